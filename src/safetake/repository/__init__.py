@@ -1,0 +1,5 @@
+"""restic's repository format v2, native: keys, sealing, packs, index, trees, snapshots, locks, check."""
+
+from safetake.repository.repository import Repository
+
+__all__ = ["Repository"]

@@ -1,0 +1,181 @@
+"""Which blob is in which pack, in memory as one sorted table of 49 bytes a blob.
+
+A dict of the same content takes six times as much: 49 bytes keep the index of a terabyte in 64 KiB
+blobs under 800 MB, and that of 100 GB under 80 MB. Blobs of this run are in a small dict on top until
+they are merged. Lookups are a bisection within a bucket of the id's first two bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import threading
+from array import array
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from safetake.errors import DamagedError
+from safetake.repository.pack import Entry
+
+_RECORD = struct.Struct("<32sIIIIB")
+_SIZE = _RECORD.size
+_VALUE = struct.Struct("<IIIIB")
+MAX_ENTRIES = 50_000
+"""Blobs in one index file (restic's own bound)."""
+
+
+def encode_index(packs: Iterable[tuple[str, list[Entry]]], supersedes: list[str]) -> bytes:
+    """The JSON of one index file."""
+    document: dict[str, Any] = {}
+    if supersedes:
+        document["supersedes"] = supersedes
+    document["packs"] = [
+        {"id": pack, "blobs": [_blob(entry) for entry in entries]} for pack, entries in packs
+    ]
+    return json.dumps(document, separators=(",", ":")).encode()
+
+
+def _blob(entry: Entry) -> dict[str, Any]:
+    blob: dict[str, Any] = {
+        "id": entry.id.hex(),
+        "type": "tree" if entry.tree else "data",
+        "offset": entry.offset,
+        "length": entry.length,
+    }
+    if entry.plain_length:
+        blob["uncompressed_length"] = entry.plain_length
+    return blob
+
+
+class Index:
+    """All blobs of a repository. Reading is safe from several threads; so is `add`."""
+
+    def __init__(self) -> None:
+        self._packs: list[str] = []
+        self._numbers: dict[str, int] = {}
+        self._loading: list[bytes] = []
+        self._table = b""
+        self._buckets = array("Q", [0]) * 65537
+        self._recent: dict[bytes, list[tuple[int, int, int, int, bool]]] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._table) // _SIZE + sum(len(entries) for entries in self._recent.values())
+
+    def load(self, name: str, content: bytes) -> None:
+        """Take in one index file's JSON; `freeze` makes it searchable. Raises DamagedError."""
+        what = f"index/{name}"
+        try:
+            document = json.loads(content)
+            records = []
+            pack_record = _RECORD.pack
+            fromhex = bytes.fromhex
+            for pack in document["packs"]:
+                pack_id = pack["id"]
+                if len(fromhex(pack_id)) != 32:
+                    raise DamagedError(f"{what} is damaged: impossible pack id")
+                number = self._number(pack_id)
+                for blob in pack["blobs"]:
+                    blob_id = fromhex(blob["id"])
+                    kind = blob["type"]
+                    if len(blob_id) != 32 or kind not in ("data", "tree"):
+                        raise DamagedError(f"{what} is damaged: impossible blob")
+                    records.append(
+                        pack_record(
+                            blob_id,
+                            number,
+                            blob["offset"],
+                            blob["length"],
+                            blob.get("uncompressed_length", 0),
+                            kind == "tree",
+                        )
+                    )
+            self._loading.extend(records)
+        except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+            raise DamagedError(f"{what} is damaged: not an index ({error})") from error
+
+    def freeze(self) -> None:
+        """Sort what was loaded; call once after the last `load`."""
+        records = self._loading
+        if self._table:
+            table = self._table
+            records.extend(table[at : at + _SIZE] for at in range(0, len(table), _SIZE))
+        records.sort()
+        self._table = b"".join(records)
+        buckets = array("Q")
+        append = buckets.append
+        filled = 0
+        for position, record in enumerate(records):
+            bucket = (record[0] << 8) | record[1]
+            while filled <= bucket:
+                append(position)
+                filled += 1
+        while filled <= 65536:
+            append(len(records))
+            filled += 1
+        self._buckets = buckets
+        self._loading = []
+
+    def _number(self, pack: str) -> int:
+        number = self._numbers.get(pack)
+        if number is None:
+            number = self._numbers[pack] = len(self._packs)
+            self._packs.append(pack)
+        return number
+
+    def add(self, pack: str, entries: Iterable[Entry]) -> None:
+        """Blobs of a pack that is durable now."""
+        with self._lock:
+            number = self._number(pack)
+            for entry in entries:
+                self._recent.setdefault(entry.id, []).append(
+                    (number, entry.offset, entry.length, entry.plain_length, entry.tree)
+                )
+
+    def _find(self, blob_id: bytes) -> Iterator[tuple[int, int, int, int, bool]]:
+        for found in self._recent.get(blob_id, ()):
+            yield found
+        bucket = (blob_id[0] << 8) | blob_id[1]
+        low = self._buckets[bucket]
+        high = end = self._buckets[bucket + 1]
+        table = self._table
+        while low < high:
+            middle = (low + high) >> 1
+            at = middle * _SIZE
+            if table[at : at + 32] < blob_id:
+                low = middle + 1
+            else:
+                high = middle
+        while low < end:
+            at = low * _SIZE
+            if table[at : at + 32] != blob_id:
+                return
+            number, offset, length, plain, tree = _VALUE.unpack_from(table, at + 32)
+            yield number, offset, length, plain, bool(tree)
+            low += 1
+
+    def has(self, blob_id: bytes, tree: bool) -> bool:
+        """Whether the blob is stored as that type."""
+        return any(found[4] == tree for found in self._find(blob_id))
+
+    def locations(self, blob_id: bytes, tree: bool) -> list[tuple[str, Entry]]:
+        """(pack, entry) of every place that the blob is at; empty when it is nowhere."""
+        return [
+            (self._packs[number], Entry(blob_id, is_tree, offset, length, plain))
+            for number, offset, length, plain, is_tree in self._find(blob_id)
+            if is_tree == tree
+        ]
+
+    def packs(self) -> dict[str, list[Entry]]:
+        """Every pack with its entries by offset. For check: takes memory for all entries."""
+        found: dict[str, list[Entry]] = {pack: [] for pack in self._packs}
+        table = self._table
+        for at in range(0, len(table), _SIZE):
+            blob_id, number, offset, length, plain, tree = _RECORD.unpack_from(table, at)
+            found[self._packs[number]].append(Entry(blob_id, bool(tree), offset, length, plain))
+        for blob_id, entries in self._recent.items():
+            for number, offset, length, plain, is_tree in entries:
+                found[self._packs[number]].append(Entry(blob_id, is_tree, offset, length, plain))
+        for entries_of in found.values():
+            entries_of.sort(key=lambda entry: entry.offset)
+        return found

@@ -1,0 +1,201 @@
+"""Locks in the format's protocol, so that safetake and stock restic keep out of each other's way.
+
+Check, write, check again: on a storage with consistent listing at least one of two rivals sees the
+other. A lock is refreshed every 5 minutes by writing a new file and removing the old one; it is stale
+after 30 minutes, or at once when its process on the same host is gone. Stale locks are removed when
+they are in the way: a crashed run never wedges the next one (one project's retention stood still for 52
+days behind such a lock).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from safetake.clock import go_time, now_ns, parse_go_time
+from safetake.errors import DamagedError, RepositoryLockedError, StorageError
+from safetake.repository.codec import decode_unpacked, encode_unpacked
+from safetake.repository.crypto import MasterKey, Sealer
+from safetake.repository.keys import user_name
+from safetake.storage import Storage
+from safetake.storage.local import process_exists
+
+REFRESH_S = 300.0
+STALE_NS = 30 * 60 * 10**9
+
+
+@dataclass(frozen=True)
+class LockInfo:
+    """What a lock file says."""
+
+    id: str
+    time_ns: int
+    exclusive: bool
+    hostname: str
+    username: str
+    pid: int
+
+    def stale(self) -> bool:
+        """Older than 30 minutes, or its process on this host is gone."""
+        if now_ns() - self.time_ns > STALE_NS:
+            return True
+        return self.hostname == socket.gethostname() and not process_exists(self.pid)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For `unlock --json`."""
+        return {
+            "id": self.id,
+            "time": go_time(self.time_ns),
+            "exclusive": self.exclusive,
+            "hostname": self.hostname,
+            "username": self.username,
+            "pid": self.pid,
+            "stale": self.stale(),
+        }
+
+    def __str__(self) -> str:
+        kind = "exclusive lock" if self.exclusive else "lock"
+        age = max(0, now_ns() - self.time_ns) // 10**9
+        who = f"{self.username}@{self.hostname}" if self.username else self.hostname
+        return f"{kind} {self.id[:8]} of process {self.pid} ({who}), refreshed {age} s ago"
+
+
+class Locks:
+    """The locks of an open repository."""
+
+    def __init__(self, storage: Storage, key: MasterKey) -> None:
+        self._storage = storage
+        self._key = key
+
+    def list(self) -> list[LockInfo]:
+        """All locks. Raises DamagedError for one that cannot be read."""
+        sealer = Sealer(self._key)
+        found = []
+        for name, _ in self._storage.list("locks"):
+            what = f"locks/{name}"
+            try:
+                sealed = self._storage.get("locks", name)
+            except FileNotFoundError:
+                continue  # released since the listing
+            if not sealed:
+                continue  # restic tolerates empty lock files of interrupted uploads, so do we
+            if hashlib.sha256(sealed).hexdigest() != name:
+                raise DamagedError(
+                    f"{what} is damaged: its content does not hash to its name",
+                    hint="when nothing else uses the repository: `safetake unlock --all`",
+                )
+            plain = decode_unpacked(sealer.unseal(sealed, what), what)
+            try:
+                document = json.loads(plain)
+                found.append(
+                    LockInfo(
+                        name,
+                        parse_go_time(document["time"]),
+                        bool(document["exclusive"]),
+                        str(document.get("hostname", "")),
+                        str(document.get("username", "")),
+                        int(document.get("pid", 0)),
+                    )
+                )
+            except (ValueError, KeyError, TypeError) as error:
+                raise DamagedError(
+                    f"{what} is damaged: not a lock",
+                    hint="when nothing else uses the repository: `safetake unlock --all`",
+                ) from error
+        return found
+
+    def _write(self, exclusive: bool) -> str:
+        document = {
+            "time": go_time(now_ns()),
+            "exclusive": exclusive,
+            "hostname": socket.gethostname(),
+            "username": user_name(),
+            "pid": os.getpid(),
+            "uid": os.getuid(),
+            "gid": os.getgid(),
+        }
+        plain = json.dumps(document, separators=(",", ":")).encode()
+        sealed = bytes(Sealer(self._key).seal(encode_unpacked(plain)))
+        name = hashlib.sha256(sealed).hexdigest()
+        self._storage.put("locks", name, sealed)
+        return name
+
+    def _conflict(self, exclusive: bool, own: str) -> None:
+        for lock in self.list():
+            if lock.id == own or not (exclusive or lock.exclusive):
+                continue
+            if lock.stale():
+                self._storage.remove("locks", lock.id)
+                continue
+            raise RepositoryLockedError(
+                f"the repository at {self._storage.location} is locked: {lock}",
+                hint="wait for it; if that process is really gone: `safetake unlock --all`",
+            )
+
+    @contextlib.contextmanager
+    def hold(self, *, exclusive: bool) -> Iterator[None]:
+        """Hold a lock. Raises RepositoryLockedError at once when a live lock is in the way."""
+        self._conflict(exclusive, "")
+        name = self._write(exclusive)
+        keeper = _Keeper(self, self._storage, name, exclusive)
+        try:
+            self._conflict(exclusive, name)
+            keeper.start()
+            yield
+        finally:
+            keeper.stop()
+
+    def remove(self, *, all_locks: bool) -> list[LockInfo]:
+        """Remove stale locks, or all; returns those removed."""
+        removed = []
+        if all_locks:
+            names = [name for name, _ in self._storage.list("locks")]
+            known: dict[str, LockInfo] = {}
+            with contextlib.suppress(DamagedError):  # a damaged lock goes, too
+                known = {lock.id: lock for lock in self.list()}
+            for name in names:
+                self._storage.remove("locks", name)
+                removed.append(known.get(name) or LockInfo(name, 0, False, "?", "?", 0))
+            return removed
+        for lock in self.list():
+            if lock.stale():
+                self._storage.remove("locks", lock.id)
+                removed.append(lock)
+        return removed
+
+
+class _Keeper:
+    """Refreshes a held lock in a thread, and removes it at the end."""
+
+    def __init__(self, locks: Locks, storage: Storage, name: str, exclusive: bool) -> None:
+        self._locks = locks
+        self._storage = storage
+        self._name = name
+        self._exclusive = exclusive
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="lock-refresh", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stop.wait(REFRESH_S):
+            try:
+                fresh = self._locks._write(self._exclusive)
+                old, self._name = self._name, fresh
+                self._storage.remove("locks", old)
+            except StorageError:
+                continue  # tried again in five minutes; 30 pass before others call it stale
+
+    def stop(self) -> None:
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._storage.remove("locks", self._name)

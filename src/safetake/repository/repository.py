@@ -1,0 +1,201 @@
+"""A repository: restic's format v2 over a storage, opened with a password.
+
+`init` makes one, `open` finds the key; index and digests are loaded when they are first needed. The
+order of a backup is packs, index, snapshot (`writer`, `flush`, `save_snapshot`); readers list the
+snapshots before they load the index, so that what they list is always complete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+from safetake.errors import DamagedError, RepositoryMissingError, SafetakeError
+from safetake.repository.codec import decode_unpacked, encode_unpacked
+from safetake.repository.crypto import MasterKey, Sealer
+from safetake.repository.digests import Digests
+from safetake.repository.index import Index
+from safetake.repository.keys import Keys, find_key, seal_key
+from safetake.repository.locks import Locks
+from safetake.repository.polynomial import random_polynomial
+from safetake.repository.reader import RepositoryReader
+from safetake.repository.writer import RepositoryWriter
+from safetake.storage import Kind, Storage
+
+
+def save_unpacked(storage: Storage, key: MasterKey, kind: Kind, plain: bytes) -> str:
+    """Store a JSON document durably; returns its name, the SHA-256 of the sealed bytes."""
+    sealed = bytes(Sealer(key).seal(encode_unpacked(plain)))
+    name = hashlib.sha256(sealed).hexdigest()
+    storage.put(kind, name, sealed)
+    return name
+
+
+def load_unpacked(storage: Storage, key: MasterKey, kind: Kind, name: str) -> bytes:
+    """The JSON of a document. Raises FileNotFoundError, DamagedError naming the file."""
+    what = f"{kind}/{name}"
+    sealed = storage.get(kind, name)
+    if hashlib.sha256(sealed).hexdigest() != name:
+        raise DamagedError(
+            f"{what} is damaged: its content does not hash to its name",
+            hint="bring this file back from a copy of the repository, then run `safetake check`",
+        )
+    return decode_unpacked(Sealer(key).unseal(sealed, what), what)
+
+
+class Repository:
+    """An open repository. A context manager; closing it forgets the key."""
+
+    def __init__(
+        self, storage: Storage, key: MasterKey, key_id: str, config: dict[str, Any]
+    ) -> None:
+        self.storage = storage
+        self.key = key
+        self.id = str(config["id"])
+        self.version = int(config["version"])
+        self.locks = Locks(storage, key)
+        self.keys = Keys(storage, key, key_id, lambda: self.lock(exclusive=True))
+        self._index: Index | None = None
+        self._digests: Digests | None = None
+
+    @staticmethod
+    def init(storage: Storage, password: str) -> Repository:
+        """Make a new repository. Raises SafetakeError when there is one already."""
+        if storage.exists():
+            raise SafetakeError(
+                f"there is a repository at {storage.location} already",
+                hint="use it, or name another location",
+            )
+        storage.create()
+        key = MasterKey.generate()
+        content = seal_key(key, password)
+        name = hashlib.sha256(content).hexdigest()
+        storage.put("keys", name, content)
+        config = {
+            "version": 2,
+            "id": os.urandom(32).hex(),
+            "chunker_polynomial": f"{random_polynomial():x}",
+        }
+        plain = json.dumps(config, separators=(",", ":")).encode()
+        # the config comes last: without it there is no repository, so a crash leaves none
+        storage.put("config", "config", bytes(Sealer(key).seal(plain)))
+        return Repository.open(storage, password)
+
+    @staticmethod
+    def open(storage: Storage, password: str) -> Repository:
+        """Open with any of the keys.
+
+        Raises RepositoryMissingError, WrongPasswordError, DamagedError.
+        """
+        if not storage.exists():
+            raise RepositoryMissingError(
+                f"there is no repository at {storage.location}",
+                hint="make one with `safetake init`, or correct [repository] location",
+            )
+        key, name = find_key(storage, password)
+        plain = Sealer(key).unseal(storage.get("config", "config"), "config")
+        try:
+            config = json.loads(bytes(plain))
+            version = config["version"]
+            if not isinstance(config["id"], str) or not isinstance(version, int):
+                raise DamagedError("config is damaged: no repository id")
+        except (ValueError, KeyError, TypeError) as error:
+            raise DamagedError("config is damaged: not a repository configuration") from error
+        if version not in (1, 2):
+            raise SafetakeError(
+                f"the repository has format version {version}; safetake reads 1 and 2",
+                hint="use a newer safetake",
+            )
+        return Repository(storage, key, name, config)
+
+    def __enter__(self) -> Repository:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._index = None
+        self._digests = None
+
+    def lock(self, *, exclusive: bool) -> AbstractContextManager[None]:
+        """Hold a lock. Raises RepositoryLockedError."""
+        return self.locks.hold(exclusive=exclusive)
+
+    def index_names(self) -> list[str]:
+        """Names of all index files."""
+        return sorted(name for name, _ in self.storage.list("index"))
+
+    def reload(self) -> None:
+        """Forget index and digests, to see what others have written since."""
+        self._index = None
+        self._digests = None
+
+    @property
+    def index(self) -> Index:
+        """All blobs; loaded at the first use. Raises DamagedError."""
+        if self._index is None:
+            index = Index()
+            for name in self.index_names():
+                with contextlib.suppress(FileNotFoundError):  # replaced since the listing
+                    index.load(name, load_unpacked(self.storage, self.key, "index", name))
+            index.freeze()
+            self._index = index
+        return self._index
+
+    @property
+    def digests(self) -> Digests:
+        """The second digests; loaded at the first use."""
+        if self._digests is None:
+            digests = Digests(self.storage, self.key)
+            digests.load()
+            self._digests = digests
+        return self._digests
+
+    def reader(self, *, trust_digests: bool = True) -> RepositoryReader:
+        """A reader; without `trust_digests` every blob is proven by SHA-256 alone."""
+        return RepositoryReader(
+            self.storage, self.key, self.index, self.digests if trust_digests else None
+        )
+
+    def writer(self) -> RepositoryWriter:
+        """A writer; hold a lock for as long as it is open. Raises SafetakeError for format v1."""
+        if self.version != 2:
+            raise SafetakeError(
+                "safetake writes format version 2 only; this repository has version 1",
+                hint="upgrade it with `restic migrate upgrade_repo_v2`",
+            )
+        return RepositoryWriter(self)
+
+    # documents
+
+    def save_snapshot(self, document: dict[str, Any]) -> str:
+        """Store a snapshot; everything that it refers to must be flushed. Returns its id."""
+        plain = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+        return save_unpacked(self.storage, self.key, "snapshots", plain)
+
+    def load_document(self, kind: Kind, name: str) -> dict[str, Any]:
+        """A snapshot or proof. Raises FileNotFoundError, DamagedError."""
+        plain = load_unpacked(self.storage, self.key, kind, name)
+        try:
+            document = json.loads(plain)
+        except ValueError as error:
+            raise DamagedError(f"{kind}/{name} is damaged: not JSON") from error
+        if not isinstance(document, dict):
+            raise DamagedError(f"{kind}/{name} is damaged: not a JSON object")
+        return document
+
+    def documents(self, kind: Kind) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Every document of a kind, by name."""
+        for name in sorted(name for name, _ in self.storage.list(kind)):
+            try:
+                yield name, self.load_document(kind, name)
+            except FileNotFoundError:
+                continue  # removed since the listing
+
+    def save_document(self, kind: Kind, document: dict[str, Any]) -> str:
+        """Store a document durably; returns its name."""
+        plain = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+        return save_unpacked(self.storage, self.key, kind, plain)

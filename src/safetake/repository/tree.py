@@ -1,0 +1,251 @@
+"""Trees as restic's Go encoder writes them, so that equal folders are equal blobs for both.
+
+Sorted by the raw bytes of the name, names quoted as strconv.Quote does without the outer quotes, HTML
+characters escaped as encoding/json does, a newline at the end. The reader accepts any field order and
+ignores fields that it does not know; it refuses names that are no single path component.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import stat
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any
+
+from safetake.clock import go_time, parse_go_time
+from safetake.errors import DamagedError
+from safetake.model import Node
+
+_GO_BITS = (
+    (stat.S_ISUID, 1 << 23),
+    (stat.S_ISGID, 1 << 22),
+    (stat.S_ISVTX, 1 << 20),
+)
+_GO_TYPE = {
+    "file": 0,
+    "dir": 1 << 31,
+    "symlink": 1 << 27,
+    "dev": 1 << 26,
+    "chardev": (1 << 26) | (1 << 21),
+    "fifo": 1 << 25,
+    "socket": 1 << 24,
+}
+_POSIX_TYPE = {
+    "file": stat.S_IFREG,
+    "dir": stat.S_IFDIR,
+    "symlink": stat.S_IFLNK,
+    "dev": stat.S_IFBLK,
+    "chardev": stat.S_IFCHR,
+    "fifo": stat.S_IFIFO,
+    "socket": stat.S_IFSOCK,
+}
+_ESCAPES = {"\a": "\\a", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t",
+            "\v": "\\v", "\\": "\\\\", '"': '\\"'}  # fmt: skip
+_UNESCAPES = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v",
+              "\\": "\\", '"': '"', "'": "'"}  # fmt: skip
+_HTML = str.maketrans(
+    {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+)
+
+
+def quote(name: str) -> str:
+    """Go's strconv.Quote without the quotation marks; `name` as of os.fsdecode."""
+    if name.isascii() and name.isprintable() and '"' not in name and "\\" not in name:
+        return name
+    parts = []
+    for char in name:
+        code = ord(char)
+        if char in _ESCAPES:
+            parts.append(_ESCAPES[char])
+        elif 0xDC80 <= code <= 0xDCFF:  # a byte that is no UTF-8
+            parts.append(f"\\x{code - 0xDC00:02x}")
+        elif char.isprintable():
+            parts.append(char)
+        elif code < 0x80:
+            parts.append(f"\\x{code:02x}")
+        elif code < 0x10000:
+            parts.append(f"\\u{code:04x}")
+        else:
+            parts.append(f"\\U{code:08x}")
+    return "".join(parts)
+
+
+def unquote(text: str) -> str:
+    """The inverse; the result is as of os.fsdecode. Raises ValueError."""
+    if "\\" not in text and '"' not in text and "\n" not in text:
+        return text
+    raw = bytearray()
+    at = 0
+    while at < len(text):
+        char = text[at]
+        at += 1
+        if char in '"\n':
+            raise ValueError("an unquoted quotation mark or newline")
+        if char != "\\":
+            raw += char.encode("utf-8", "surrogateescape")
+            continue
+        if at >= len(text):
+            raise ValueError("a lone backslash")
+        kind = text[at]
+        at += 1
+        if kind in _UNESCAPES:
+            raw += _UNESCAPES[kind].encode()
+        elif kind in "xuU":
+            width = {"x": 2, "u": 4, "U": 8}[kind]
+            digits = text[at : at + width]
+            if len(digits) != width or not all(d in "0123456789abcdefABCDEF" for d in digits):
+                raise ValueError("a cut escape")
+            at += width
+            code = int(digits, 16)
+            raw += bytes([code]) if kind == "x" else chr(code).encode("utf-8")
+        elif kind in "01234567":
+            digits = text[at - 1 : at + 2]
+            if len(digits) != 3 or not all(d in "01234567" for d in digits):
+                raise ValueError("a cut octal escape")
+            at += 2
+            raw.append(int(digits, 8))
+        else:
+            raise ValueError(f"an unknown escape \\{kind}")
+    return os.fsdecode(bytes(raw))
+
+
+def _go_mode(node: Node) -> int:
+    mode = (node.mode & 0o777) | _GO_TYPE.get(node.type, 0)
+    for posix, go in _GO_BITS:
+        if node.mode & posix:
+            mode |= go
+    return mode
+
+
+@lru_cache(maxsize=4096)
+def _posix_mode(go: int, kind: str) -> int:
+    mode = (go & 0o777) | _POSIX_TYPE.get(kind, 0)
+    for posix, bit in _GO_BITS:
+        if go & bit:
+            mode |= posix
+    return mode
+
+
+def _encode_node(node: Node) -> dict[str, Any]:
+    document: dict[str, Any] = {"name": quote(node.name), "type": node.type}
+    if mode := _go_mode(node):
+        document["mode"] = mode
+    document["mtime"] = go_time(node.mtime_ns)
+    document["atime"] = go_time(node.atime_ns)
+    document["ctime"] = go_time(node.ctime_ns)
+    document["uid"] = node.uid
+    document["gid"] = node.gid
+    for field, value in (
+        ("user", node.user),
+        ("group", node.group),
+        ("inode", node.inode),
+        ("device_id", node.device_id),
+        ("size", node.size),
+        ("links", node.links),
+    ):
+        if value:
+            document[field] = value
+    if node.linktarget:
+        raw = os.fsencode(node.linktarget)
+        document["linktarget"] = raw.decode("utf-8", "replace")
+        if document["linktarget"].encode() != raw:
+            document["linktarget_raw"] = base64.b64encode(raw).decode()
+    if node.xattrs:
+        document["extended_attributes"] = [
+            {"name": name, "value": base64.b64encode(value).decode()}
+            for name, value in sorted(node.xattrs.items())
+        ]
+    if node.device:
+        document["device"] = node.device
+    document["content"] = None if node.content is None else [i.hex() for i in node.content]
+    if node.subtree is not None:
+        document["subtree"] = node.subtree.hex()
+    return document
+
+
+def encode_tree(nodes: Iterable[Node]) -> bytes:
+    """The blob of a directory. Raises ValueError for duplicate or impossible names."""
+    ordered = sorted(nodes, key=lambda node: os.fsencode(node.name))
+    names: set[str] = set()
+    for node in ordered:
+        if not _is_component(node.name):
+            raise ValueError(f"not a file name: {node.name!r}")
+        if node.name in names:
+            raise ValueError(f"two entries are named {node.name!r}")
+        names.add(node.name)
+    text = json.dumps(
+        {"nodes": [_encode_node(node) for node in ordered]},
+        ensure_ascii=False,
+        separators=(",", ":"),
+    )
+    return (text.translate(_HTML) + "\n").encode("utf-8", "surrogatepass")
+
+
+def _is_component(name: str) -> bool:
+    return bool(name) and name not in (".", "..") and "/" not in name and "\0" not in name
+
+
+@lru_cache(maxsize=8192)
+def _time(text: str) -> int:
+    return parse_go_time(text)
+
+
+def _number(document: dict[str, Any], field: str) -> int:
+    value = document.get(field, 0)
+    if not isinstance(value, int) or not 0 <= value < 1 << 64:
+        raise ValueError(f"impossible {field}")
+    return value
+
+
+def _decode_node(document: dict[str, Any]) -> Node:
+    name = unquote(document["name"])
+    if not _is_component(name):
+        raise ValueError(f"impossible file name {name[:40]!r}")
+    kind = str(document.get("type", ""))
+    node = Node(name, kind)
+    node.mode = _posix_mode(_number(document, "mode"), kind)
+    node.mtime_ns = _time(document["mtime"])
+    node.atime_ns = _time(document["atime"])
+    node.ctime_ns = _time(document["ctime"])
+    node.uid = _number(document, "uid")
+    node.gid = _number(document, "gid")
+    node.user = str(document.get("user", ""))
+    node.group = str(document.get("group", ""))
+    node.inode = _number(document, "inode")
+    node.device_id = _number(document, "device_id")
+    node.size = _number(document, "size")
+    node.links = _number(document, "links")
+    node.device = _number(document, "device")
+    node.linktarget = str(document.get("linktarget", ""))
+    if raw := document.get("linktarget_raw"):
+        node.linktarget = os.fsdecode(base64.b64decode(raw, validate=True))
+    for pair in document.get("extended_attributes") or ():
+        node.xattrs[str(pair["name"])] = base64.b64decode(pair.get("value") or "", validate=True)
+    content = document.get("content")
+    if kind == "file":
+        node.content = [_blob_id(text) for text in content or ()]
+    if kind == "dir":
+        node.subtree = _blob_id(document["subtree"])
+    return node
+
+
+def _blob_id(text: str) -> bytes:
+    blob_id = bytes.fromhex(text)
+    if len(blob_id) != 32:
+        raise ValueError("impossible blob id")
+    return blob_id
+
+
+def decode_tree(blob: bytes, what: str) -> list[Node]:
+    """The entries of a directory. Raises DamagedError naming `what`."""
+    try:
+        document = json.loads(blob)
+        nodes = [_decode_node(item) for item in document["nodes"]]
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DamagedError(f"{what} is damaged: not a tree ({error})") from error
+    if len({node.name for node in nodes}) != len(nodes):
+        raise DamagedError(f"{what} is damaged: two entries have one name")
+    return nodes

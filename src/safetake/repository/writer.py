@@ -1,0 +1,408 @@
+"""Storing blobs: hash, look up, compress, seal and pack on all cores, durable in the format's order.
+
+A source fills buffers of 1 MiB from a bounded pool and says where to cut. Worker threads do the rest
+in native code that releases the GIL; each appends to a pack of its own, so there is no lock between
+them. A full pack is synced and renamed by one committer thread while the workers go on. The index is
+written after its packs (`flush`), the snapshot after the index (`Repository.save_snapshot`).
+
+Memory: buffers (16 MiB), one batch of sealed blobs a worker, and 100 bytes for each new blob.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import queue
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from safetake.errors import SafetakeError, StorageError
+from safetake.model import BATCH_BYTES, MAX_BLOB_BYTES, BlobId, Node
+from safetake.repository.codec import compress
+from safetake.repository.crypto import MasterKey, Sealer
+from safetake.repository.digests import Digests, Hasher
+from safetake.repository.index import MAX_ENTRIES, Index
+from safetake.repository.pack import PACK_BYTES, Entry, encode_header
+from safetake.repository.tree import encode_tree
+from safetake.storage import Storage, Upload
+
+if TYPE_CHECKING:
+    from safetake.repository.repository import Repository
+
+BUFFERS = 16
+_INCOMPRESSIBLE = 0.97
+"""A blob that shrinks less than this is stored plain: reading it back then costs no zstd."""
+
+
+@dataclass(slots=True)
+class WriterStats:
+    """What a writer did, in blobs and bytes."""
+
+    blobs: int = 0
+    bytes: int = 0
+    new_blobs: int = 0
+    new_bytes: int = 0
+    """Plaintext bytes that were not in the repository."""
+    stored_bytes: int = 0
+    """What the repository grew by in packs."""
+
+
+class _Pending:
+    """Ids of one batch."""
+
+    __slots__ = ("_done", "_error", "_ids")
+
+    def __init__(self) -> None:
+        self._done = threading.Event()
+        self._ids: list[BlobId] = []
+        self._error: BaseException | None = None
+
+    def result(self) -> list[BlobId]:
+        """Wait for the ids."""
+        self._done.wait()
+        if self._error is not None:
+            raise self._error
+        return self._ids
+
+    def resolve(self, ids: list[BlobId]) -> None:
+        self._ids = ids
+        self._done.set()
+
+    def fail(self, error: BaseException) -> None:
+        self._error = error
+        self._done.set()
+
+
+@dataclass(slots=True)
+class _Job:
+    data: bytearray | bytes
+    sizes: Sequence[int]
+    pending: _Pending
+    pooled: bool
+
+
+class _Packer:
+    """One open pack: an upload, its hash and its entries. Used by one thread at a time."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._upload: Upload | None = None
+        self._sha = hashlib.sha256()
+        self._entries: list[Entry] = []
+        self._length = 0
+
+    def append(
+        self, blobs: list[tuple[BlobId, int]], sealed: Sequence[bytearray], *, tree: bool
+    ) -> None:
+        """(id, plain length when compressed else 0) and the sealed bytes, in the same order."""
+        if self._upload is None:
+            self._upload = self._storage.upload()
+        for (blob_id, plain_length), data in zip(blobs, sealed, strict=True):
+            self._sha.update(data)
+            self._entries.append(Entry(blob_id, tree, self._length, len(data), plain_length))
+            self._length += len(data)
+        self._upload.write(list(sealed))
+
+    @property
+    def full(self) -> bool:
+        return self._length >= PACK_BYTES
+
+    def close(self, sealer: Sealer) -> _Closed | None:
+        """The finished pack to commit, or None when there is nothing in it."""
+        if self._upload is None:
+            return None
+        header = encode_header(self._entries, sealer)
+        self._sha.update(header)
+        self._upload.write([header])
+        closed = _Closed(
+            self._upload, self._sha.hexdigest(), self._entries, self._length + len(header)
+        )
+        self._upload = None
+        self._sha = hashlib.sha256()
+        self._entries = []
+        self._length = 0
+        return closed
+
+    def abort(self) -> None:
+        if self._upload is not None:
+            self._upload.abort()
+            self._upload = None
+
+
+@dataclass(slots=True)
+class _Closed:
+    upload: Upload
+    name: str
+    entries: list[Entry]
+    length: int
+
+
+@dataclass(slots=True)
+class _Flush:
+    """Asks each worker to close its pack; answered through `done`."""
+
+    barrier: threading.Barrier
+    done: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+
+
+class RepositoryWriter:
+    """The `Writer` of model.py over a repository. A context manager: leaving it without `flush`
+    abandons what was not durable (nothing refers to it)."""
+
+    def __init__(self, repository: Repository, *, workers: int | None = None) -> None:
+        self._storage: Storage = repository.storage
+        self._key: MasterKey = repository.key
+        self._index: Index = repository.index
+        self._digests: Digests = repository.digests
+        self.stats = WriterStats()
+        self._stats_lock = threading.Lock()
+        self._new: dict[tuple[BlobId, bool], object] = {}
+        self._buffers: queue.SimpleQueue[bytearray] = queue.SimpleQueue()
+        for _ in range(BUFFERS):
+            self._buffers.put(bytearray(BATCH_BYTES))
+        self._jobs: queue.Queue[_Job | _Flush | None] = queue.Queue(maxsize=BUFFERS)
+        self._commits: queue.Queue[_Closed | threading.Event | None] = queue.Queue(maxsize=2)
+        self._unindexed: list[tuple[str, list[Entry]]] = []
+        self._error: BaseException | None = None
+        self._trees = _Packer(self._storage)
+        self._tree_lock = threading.Lock()
+        self._tree_sealer = Sealer(self._key)
+        self._closed = False
+        count = workers or min(8, max(2, os.cpu_count() or 2))
+        self._workers = [
+            threading.Thread(target=self._work, name=f"blobs-{number}", daemon=True)
+            for number in range(count)
+        ]
+        self._committer = threading.Thread(target=self._commit, name="packs", daemon=True)
+        for thread in (*self._workers, self._committer):
+            thread.start()
+
+    # what a source calls
+
+    def buffer(self) -> bytearray:
+        """A free buffer of BATCH_BYTES; waits for one."""
+        self._raise()
+        return self._buffers.get()
+
+    def discard(self, buffer: bytearray) -> None:
+        """Give a buffer back unused."""
+        self._buffers.put(buffer)
+
+    def submit(self, buffer: bytearray, sizes: Sequence[int]) -> _Pending:
+        """Store consecutive chunks of a pooled buffer."""
+        if sum(sizes) > len(buffer) or any(size < 1 for size in sizes):
+            raise ValueError("chunks do not fit the buffer")
+        return self._put(_Job(buffer, sizes, _Pending(), pooled=True))
+
+    def store(self, data: bytes) -> _Pending:
+        """Store one blob."""
+        if not 1 <= len(data) <= MAX_BLOB_BYTES:
+            raise ValueError(f"a blob of {len(data)} bytes is not allowed")
+        return self._put(_Job(data, [len(data)], _Pending(), pooled=False))
+
+    def _put(self, job: _Job) -> _Pending:
+        self._raise()
+        self._jobs.put(job)
+        return job.pending
+
+    def save_tree(self, nodes: Iterable[Node]) -> BlobId:
+        """Store a directory."""
+        self._raise()
+        blob = encode_tree(nodes)
+        tree_id = hashlib.sha256(blob).digest()
+        if self._index.has(tree_id, True):
+            return tree_id
+        with self._tree_lock:
+            if (tree_id, True) in self._new:
+                return tree_id
+            packed = compress(blob)
+            small = len(packed) < len(blob)
+            sealed = self._tree_sealer.seal(packed if small else blob)
+            self._trees.append([(tree_id, len(blob) if small else 0)], [sealed], tree=True)
+            self._new[tree_id, True] = tree_id
+            if self._trees.full and (closed := self._trees.close(self._tree_sealer)):
+                self._commits.put(closed)
+        with self._stats_lock:
+            self.stats.stored_bytes += len(sealed)
+            self.stats.new_blobs += 1
+            self.stats.new_bytes += len(blob)
+        return tree_id
+
+    def has(self, ids: Iterable[BlobId]) -> bool:
+        """Whether every data blob is stored (or is being stored by this writer)."""
+        index, new = self._index, self._new
+        return all((blob_id, False) in new or index.has(blob_id, False) for blob_id in ids)
+
+    # the work
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error
+        if self._closed:
+            raise SafetakeError("the writer is closed")
+
+    def _work(self) -> None:
+        sealer = Sealer(self._key)
+        hasher = Hasher(self._key)
+        packer = _Packer(self._storage)
+        while True:
+            job = self._jobs.get()
+            if job is None:
+                packer.abort()
+                return
+            if isinstance(job, _Flush):
+                try:
+                    job.barrier.wait()  # every worker takes exactly one
+                    if self._error is None and (closed := packer.close(sealer)) is not None:
+                        self._commits.put(closed)
+                except (SafetakeError, threading.BrokenBarrierError) as error:
+                    self._error = self._error or error
+                finally:
+                    job.done.release()
+                continue
+            try:
+                if self._error is not None:
+                    raise self._error
+                ids = self._batch(job, sealer, hasher, packer)
+            except BaseException as error:  # noqa: BLE001 - handed to whoever waits for the ids
+                self._error = self._error or error
+                job.pending.fail(error)
+            else:
+                job.pending.resolve(ids)
+            finally:
+                if job.pooled and isinstance(job.data, bytearray):
+                    self._buffers.put(job.data)
+
+    def _batch(self, job: _Job, sealer: Sealer, hasher: Hasher, packer: _Packer) -> list[BlobId]:
+        ids: list[BlobId] = []
+        blobs: list[tuple[BlobId, int]] = []
+        plains: list[bytes | memoryview] = []
+        fresh = 0
+        index, digests, new = self._index, self._digests, self._new
+        view = memoryview(job.data)
+        at = 0
+        for size in job.sizes:
+            chunk = view[at : at + size]
+            at += size
+            digest = hasher.digest(chunk)
+            blob_id = digests.find(digest)
+            if blob_id is None:
+                blob_id = hashlib.sha256(chunk).digest()
+                digests.add(digest, blob_id)
+            ids.append(blob_id)
+            if index.has(blob_id, False):
+                continue
+            token = object()
+            if new.setdefault((blob_id, False), token) is not token:
+                continue  # this run has it already: setdefault is one step under the GIL
+            packed = compress(chunk)
+            fresh += size
+            if len(packed) < size * _INCOMPRESSIBLE:
+                blobs.append((blob_id, size))
+                plains.append(packed)
+            else:
+                blobs.append((blob_id, 0))
+                plains.append(chunk)
+        stored = 0
+        if blobs:
+            sealed = sealer.seal_all(plains)
+            packer.append(blobs, sealed, tree=False)
+            stored = sum(map(len, sealed))
+            if packer.full and (closed := packer.close(sealer)) is not None:
+                self._commits.put(closed)
+        with self._stats_lock:
+            stats = self.stats
+            stats.blobs += len(ids)
+            stats.bytes += at
+            stats.new_blobs += len(blobs)
+            stats.new_bytes += fresh
+            stats.stored_bytes += stored
+        return ids
+
+    def _commit(self) -> None:
+        while True:
+            item = self._commits.get()
+            if item is None:
+                return
+            if isinstance(item, threading.Event):
+                item.set()
+                continue
+            try:
+                if self._error is not None:
+                    raise self._error
+                item.upload.commit("data", item.name)
+            except BaseException as error:  # noqa: BLE001 - raised again by flush and submit
+                self._error = self._error or error
+                item.upload.abort()
+                continue
+            self._unindexed.append((item.name, item.entries))
+            self._index.add(item.name, item.entries)
+
+    # durability
+
+    def flush_packs(self) -> None:
+        """Close all open packs and wait until they are durable: their blobs can be read then."""
+        self._raise()
+        flush = _Flush(threading.Barrier(len(self._workers)))
+        for _ in self._workers:
+            self._jobs.put(flush)
+        for _ in self._workers:
+            flush.done.acquire()
+        with self._tree_lock:
+            closed = self._trees.close(self._tree_sealer)
+        if closed is not None:
+            self._commits.put(closed)
+        settled = threading.Event()
+        self._commits.put(settled)
+        settled.wait()
+        self._raise()
+
+    def flush(self) -> None:
+        """Everything stored so far is durable and in the index when this returns."""
+        self.flush_packs()
+        from safetake.repository.repository import save_unpacked
+
+        packs, self._unindexed = self._unindexed, []
+        for group in _groups(packs):
+            from safetake.repository.index import encode_index
+
+            save_unpacked(self._storage, self._key, "index", encode_index(group, []))
+        with contextlib.suppress(StorageError):  # only a faster way to the same answers
+            self._digests.save()
+
+    def close(self) -> None:
+        """Stop the threads; what was not flushed is abandoned. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        for _ in self._workers:
+            self._jobs.put(None)
+        for thread in self._workers:
+            thread.join()
+        self._trees.abort()
+        self._commits.put(None)
+        self._committer.join()
+
+    def __enter__(self) -> RepositoryWriter:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def _groups(
+    packs: list[tuple[str, list[Entry]]],
+) -> Iterator[list[tuple[str, list[Entry]]]]:
+    group: list[tuple[str, list[Entry]]] = []
+    count = 0
+    for pack in packs:
+        group.append(pack)
+        count += len(pack[1])
+        if count >= MAX_ENTRIES:
+            yield group
+            group, count = [], 0
+    if group:
+        yield group

@@ -1,0 +1,6 @@
+"""The bytes under a repository: one small contract, one module per place."""
+
+from safetake.storage.base import KINDS, Kind, Storage, Upload
+from safetake.storage.local import LocalStorage
+
+__all__ = ["KINDS", "Kind", "LocalStorage", "Storage", "Upload"]
