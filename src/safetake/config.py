@@ -1,42 +1,118 @@
-"""The configuration file: TOML, validated, every mistake named with the nearest right word.
+"""What the configuration file may say: typed, frozen models, and nothing that touches a store.
 
-Sections: `[repository]`, `[sources.NAME]`, `[jobs.NAME]`. Relative paths are relative to the file.
+Sections: `[repository]`, `[sources.NAME]`, `[jobs.NAME]`, `[barrier]`. `safetake.configfile` finds
+and reads the file and words its mistakes; no model here holds a password, only where to find one.
 """
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""A source's name is a folder's name in the snapshot, on any system, without quoting."""
+
+JOB_KINDS = ("backup",)
+REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
+"""A location with a scheme is no folder (one letter and a colon would be a drive)."""
+
+
+def _resolve(path: Path, info: ValidationInfo) -> Path:
+    """`~` is the home folder; a relative path is relative to the file; nothing else is expanded."""
+    if "\0" in str(path):
+        raise ValueError("holds a NUL character")
+    try:
+        path = path.expanduser()
+    except RuntimeError:
+        raise ValueError("there is no such home folder") from None
+    base: Path | None = (info.context or {}).get("base")
+    return Path(os.path.normpath(base / path)) if base is not None else path
+
+
+def _without_password(url: str) -> str:
+    try:
+        password = urlsplit(url).password
+    except ValueError:  # its message may repeat the password
+        raise ValueError("is not a valid URL") from None
+    if password is not None:
+        raise ValueError("holds a password; a configuration file is no place for one")
+    return url
+
+
+FilePath = Annotated[Path, AfterValidator(_resolve)]
+Url = Annotated[str, AfterValidator(_without_password)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False
+    )
 
 
 class RepositoryConfig(_Section):
-    """Where snapshots are kept and how its password is found (exactly one of the three)."""
+    """Where snapshots are kept and how its password is found (at most one of the three).
 
-    location: str
-    password_file: Path | None = None
-    password_env: str | None = None
-    password_command: str | None = None
+    With none of the three the password is taken from $SAFETAKE_PASSWORD, then $RESTIC_PASSWORD.
+    """
+
+    location: str = Field(description="folder of the repository")
+    password_file: FilePath | None = Field(
+        default=None, description="file that holds the password and nothing else, mode 0600"
+    )
+    password_env: str | None = Field(
+        default=None, description="name of the environment variable that holds the password"
+    )
+    password_command: str | None = Field(
+        default=None, description="command that prints the password; run without a shell"
+    )
+
+    @field_validator("location")
+    @classmethod
+    def _local(cls, location: str, info: ValidationInfo) -> str:
+        if not location.strip():
+            raise ValueError("is empty")
+        if REMOTE.match(location):
+            raise ValueError("this version keeps repositories in local folders only")
+        return str(_resolve(Path(location), info))
+
+    @model_validator(mode="after")
+    def _one_password(self) -> RepositoryConfig:
+        ways = [w for w in ("file", "env", "command") if getattr(self, f"password_{w}") is not None]
+        if len(ways) > 1:
+            raise ValueError(
+                "only one of " + ", ".join(f"password_{w}" for w in ways) + " may be given"
+            )
+        return self
 
 
 class SqlCheck(_Section):
     """A query that must return no row: each row is an offender."""
 
-    name: str
-    sql: str
+    name: str = Field(description="what the query looks for, in a few words")
+    sql: str = Field(description="a SELECT that returns one row for each offender")
 
 
 class SqliteConfig(_Section):
     """A SQLite database file (both journal modes, live)."""
 
-    type: Literal["sqlite"]
-    path: Path
-    checks: list[SqlCheck] = []
+    type: Literal["sqlite"] = Field(description="`sqlite`")
+    path: FilePath = Field(description="the database file")
+    checks: list[SqlCheck] = Field(
+        default=[], description="queries that must return no row, asked of every opened copy"
+    )
     busy_timeout: float = Field(default=5.0, gt=0, description="seconds to wait for a writer")
     may_be_empty: bool = Field(
         default=False, description="accept a database without any table (never a 0-byte file)"
@@ -46,42 +122,75 @@ class SqliteConfig(_Section):
 class ChromaConfig(_Section):
     """A Chroma store: `path` of its folder (one moment), or `url` of a server (logical)."""
 
-    type: Literal["chroma"]
-    path: Path | None = None
-    url: str | None = None
-    tenant: str | None = None
-    database: str | None = None
-    headers: dict[str, str] = {}
+    type: Literal["chroma"] = Field(description="`chroma`")
+    path: FilePath | None = Field(
+        default=None, description="the store's folder, with `chroma.sqlite3` in it"
+    )
+    url: Url | None = Field(
+        default=None, description="a server instead of a folder; not one moment, and marked so"
+    )
+    tenant: str | None = Field(default=None, description="with `url`: only this tenant")
+    database: str | None = Field(default=None, description="with `url`: only this database")
+    headers: dict[str, str] = Field(
+        default={}, repr=False, description="with `url`: headers of each request, no secrets"
+    )
     headers_env: dict[str, str] = Field(
         default={}, description="header name to the environment variable that holds its value"
     )
     max_hold: float = Field(default=10.0, gt=0, description="seconds the store may be held")
 
+    @model_validator(mode="after")
+    def _one_place(self) -> ChromaConfig:
+        if (self.path is None) == (self.url is None):
+            raise ValueError("exactly one of path and url is needed")
+        return self
+
 
 class RedisConfig(_Section):
     """A Redis or Valkey server: redis://, rediss:// or unix:// (password by env or file)."""
 
-    type: Literal["redis"]
-    url: str
-    username: str | None = None
-    password_env: str | None = None
-    password_file: Path | None = None
-    tls_ca: Path | None = None
-    tls_cert: Path | None = None
-    tls_key: Path | None = None
-    method: Literal["auto", "replication", "scan"] = "auto"
+    type: Literal["redis"] = Field(description="`redis`")
+    url: Url = Field(description="`redis://host:port`, `rediss://host:port` or `unix:///path`")
+    username: str | None = Field(default=None, description="ACL user")
+    password_env: str | None = Field(
+        default=None, description="name of the environment variable that holds the password"
+    )
+    password_file: FilePath | None = Field(
+        default=None, description="file that holds the password and nothing else"
+    )
+    tls_ca: FilePath | None = Field(default=None, description="certificate authority, PEM")
+    tls_cert: FilePath | None = Field(default=None, description="client certificate, PEM")
+    tls_key: FilePath | None = Field(default=None, description="key of the client certificate, PEM")
+    method: Literal["auto", "replication", "scan"] = Field(
+        default="auto",
+        description="`replication` (one moment), `scan` (not one moment, marked so), or "
+        "`auto`: replication, and scan where the server does not allow it",
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _scheme(cls, url: str) -> str:
+        if urlsplit(url).scheme not in ("redis", "rediss", "unix"):
+            raise ValueError("must begin with redis://, rediss:// or unix://")
+        return url
+
+    @model_validator(mode="after")
+    def _one_password(self) -> RedisConfig:
+        if self.password_env is not None and self.password_file is not None:
+            raise ValueError("only one of password_env and password_file may be given")
+        return self
 
 
 class FilesConfig(_Section):
     """A folder of files."""
 
-    type: Literal["files"]
-    path: Path
+    type: Literal["files"] = Field(description="`files`")
+    path: FilePath = Field(description="the folder")
     exclude: list[str] = Field(
         default=[], description="patterns as in .gitignore without '!', relative to path"
     )
-    one_file_system: bool = False
-    may_be_empty: bool = False
+    one_file_system: bool = Field(default=False, description="do not cross into other mounts")
+    may_be_empty: bool = Field(default=False, description="accept a folder without any file")
 
 
 SourceConfig = Annotated[
@@ -92,9 +201,8 @@ SourceConfig = Annotated[
 class JobConfig(_Section):
     """A named piece of work."""
 
-    kind: Literal["backup"]
-    sources: list[str] = []
-    """Empty: all."""
+    kind: Literal["backup"] = Field(description="`backup`; the only kind in this version")
+    sources: list[str] = Field(default=[], description="names of sources; empty: all")
 
 
 class BarrierConfig(_Section):
@@ -104,6 +212,19 @@ class BarrierConfig(_Section):
     attempts: int = Field(default=5, ge=1, description="tries before the backup fails")
 
 
+def _check_names(names: dict[str, Any], what: str) -> None:
+    seen: dict[str, str] = {}
+    for name in names:
+        if not NAME.fullmatch(name):
+            raise ValueError(
+                f"{what} name {name!r}: letters, digits, '.', '_' and '-' only, "
+                "beginning with a letter or digit, at most 64"
+            )
+        other = seen.setdefault(name.casefold(), name)
+        if other != name:
+            raise ValueError(f"{what} names {other!r} and {name!r} differ only in case")
+
+
 class Config(_Section):
     """The whole file."""
 
@@ -111,3 +232,41 @@ class Config(_Section):
     sources: dict[str, SourceConfig] = {}
     jobs: dict[str, JobConfig] = {}
     barrier: BarrierConfig = BarrierConfig()
+
+    @model_validator(mode="after")
+    def _agree(self) -> Config:
+        from safetake.wording import nearest
+
+        _check_names(self.sources, "source")
+        _check_names(self.jobs, "job")
+        for job_name, job in self.jobs.items():
+            if job_name in self.sources:
+                raise ValueError(f"{job_name!r} names both a job and a source")
+            for source in job.sources:
+                if source not in self.sources:
+                    raise ValueError(
+                        f"jobs.{job_name}.sources: there is no source {source!r}"
+                        + nearest(source, self.sources)
+                    )
+        repository = Path(self.repository.location)
+        for name, source_config in self.sources.items():
+            if isinstance(source_config, FilesConfig) and (
+                repository == source_config.path or source_config.path in repository.parents
+            ):
+                raise ValueError(
+                    f"sources.{name}.path: the repository lies inside this folder, "
+                    "and each backup would store the backups before it"
+                )
+        return self
+
+
+def json_schema() -> str:
+    """The JSON Schema of the file, as it is published in docs/config.schema.json."""
+    import json
+
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **Config.model_json_schema(),
+        "title": "safetake.toml",
+    }
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,155 @@
+"""Finds, reads and checks the configuration file; every mistake is one line that names the place.
+
+A mistake is a `ConfigError` with the file, the key and, where one is near, the right word. What the
+file holds as a value is never repeated in a message: it may be a secret in the wrong place.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from safetake.config import (
+    JOB_KINDS,
+    BarrierConfig,
+    ChromaConfig,
+    Config,
+    FilesConfig,
+    JobConfig,
+    RedisConfig,
+    RepositoryConfig,
+    SqlCheck,
+    SqliteConfig,
+)
+from safetake.errors import ConfigError
+from safetake.wording import nearest, printable
+
+VARIABLE = "SAFETAKE_CONFIG"
+PLACES = (Path("safetake.toml"), Path("/etc/safetake/safetake.toml"))
+
+TYPES: dict[str, type[BaseModel]] = {
+    "sqlite": SqliteConfig,
+    "chroma": ChromaConfig,
+    "redis": RedisConfig,
+    "files": FilesConfig,
+}
+_SECTIONS: dict[str, type[BaseModel]] = {
+    "repository": RepositoryConfig,
+    "barrier": BarrierConfig,
+}
+
+# What the design knows and this version does not: said as such, not as a spelling mistake.
+_LATER_SECTIONS = ("retention", "objectives", "services", "notify")
+_LATER_KINDS = ("verify", "integrity", "prune", "drill", "copy")
+
+
+def find(given: Path | None = None) -> Path:
+    """The file to use: `given`, else $SAFETAKE_CONFIG, else the first of PLACES that exists.
+
+    Raises ConfigError when there is none.
+    """
+    if given is None and os.environ.get(VARIABLE):
+        given = Path(os.environ[VARIABLE])
+    if given is not None:
+        if not os.path.exists(given):  # noqa: PTH110 - Path.exists raises where it may not look
+            raise ConfigError(
+                f"there is no configuration file {given}", hint="`safetake init` writes one"
+            )
+        return given
+    for place in PLACES:
+        if os.path.exists(place):  # noqa: PTH110
+            return place
+    raise ConfigError(
+        "no configuration file: neither ./safetake.toml nor /etc/safetake/safetake.toml exists",
+        hint=f"`safetake init` writes one; or name it with --config FILE or ${VARIABLE}",
+    )
+
+
+def load(path: Path) -> Config:
+    """Read and check the file. Raises ConfigError, one line for each mistake."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: can not be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not UTF-8 (byte {error.start})") from error
+    return parse(text, path)
+
+
+def parse(text: str, path: Path) -> Config:
+    """Check the text of the file `path`, whose folder relative paths start from.
+
+    Raises ConfigError.
+    """
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path}: not valid TOML: nested too deep") from error
+    try:
+        return Config.model_validate(data, context={"base": path.absolute().parent})
+    except ValidationError as error:
+        mistakes = [_word(item, data) for item in error.errors(include_url=False)]
+        raise ConfigError(
+            "\n".join(f"{path}: {printable(mistake)}" for mistake in mistakes),
+            hint="docs/reference/config.md lists every key",
+        ) from None
+
+
+def _word(error: Mapping[str, Any], data: Mapping[str, Any]) -> str:
+    """One mistake of pydantic's, in our words, without any value of the file."""
+    loc = [part for part in error["loc"] if part != "[key]"]
+    if len(loc) > 2 and loc[0] == "sources" and loc[2] in TYPES:
+        tag = str(loc.pop(2))
+    else:
+        tag = ""
+    where = ".".join(str(part) for part in loc)
+    kind: str = error["type"]
+    if kind == "extra_forbidden":
+        return _unknown(where, loc, tag)
+    if kind == "missing":
+        return f"{where}: is missing"
+    if kind == "union_tag_not_found":
+        return f"{where}.type: is missing (one of {', '.join(TYPES)})"
+    if kind == "union_tag_invalid":
+        found = str(error["ctx"]["tag"])
+        return f"{where}.type: there is no such type" + nearest(found, TYPES)
+    if kind == "literal_error":
+        found = _value(data, loc)
+        if loc[0] == "jobs" and loc[-1] == "kind" and found in _LATER_KINDS:
+            return f"{where}: this version runs jobs of kind {', '.join(JOB_KINDS)} only"
+        return f"{where}: must be one of {error['ctx']['expected']}"
+    message = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input ")
+    return f"{where}: {message}" if where else message
+
+
+def _unknown(where: str, loc: list[Any], tag: str) -> str:
+    key, section = str(loc[-1]), _section(loc, tag)
+    if len(loc) == 1 and key in _LATER_SECTIONS:
+        return f"[{key}]: this version does not have this section yet"
+    if loc[0] == "jobs" and key == "schedule":
+        return f"{where}: this version has no scheduler yet; start `safetake backup JOB` with cron"
+    return f"{where}: unknown key" + nearest(key, section.model_fields)
+
+
+def _section(loc: list[Any], tag: str) -> type[BaseModel]:
+    """The model that the unknown key at `loc` was put into."""
+    if len(loc) == 1:
+        return Config
+    if loc[0] == "sources":
+        return SqlCheck if "checks" in loc[2:-1] else TYPES[tag]
+    if loc[0] == "jobs":
+        return JobConfig
+    return _SECTIONS[str(loc[0])]
+
+
+def _value(data: Any, loc: list[Any]) -> Any:
+    for part in loc:
+        data = data[part]
+    return data
