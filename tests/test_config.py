@@ -188,8 +188,24 @@ toml_like = st.recursive(
         st.lists(inner, max_size=3)
         | st.dictionaries(
             st.sampled_from(
-                "repository sources jobs barrier type path location kind sqlite files checks url "
-                "exclude headers timeout x".split()
+                [
+                    "repository",
+                    "sources",
+                    "jobs",
+                    "barrier",
+                    "type",
+                    "path",
+                    "location",
+                    "kind",
+                    "sqlite",
+                    "files",
+                    "checks",
+                    "url",
+                    "exclude",
+                    "headers",
+                    "timeout",
+                    "x",
+                ]
             )
             | st.text(max_size=8),
             inner | st.sampled_from(["sqlite", "chroma", "redis", "files", "backup"]),
