@@ -166,6 +166,7 @@ class RedisConfig(_Section):
         description="`replication` (one moment), `scan` (not one moment, marked so), or "
         "`auto`: replication, and scan where the server does not allow it",
     )
+    may_be_empty: bool = Field(default=False, description="accept a server without any key")
 
     @field_validator("url")
     @classmethod
