@@ -50,6 +50,17 @@ class SqliteSession:
         self._same_as_parent = False
         self._chunk = 0
         self._total = 0
+        self.file: Node | None = None
+        """the database's node, after `capture`"""
+
+    # for sources that have a database in them (Chroma)
+
+    def in_hold(self) -> None:
+        """Called inside the hold before the database is fixed; what it raises lets go."""
+
+    def describe(self, connection: apsw.Connection) -> dict[str, Any]:
+        """The facts of the cut, asked of a connection to it after the hold."""
+        return facts.describe(connection, self._with_rows())
 
     # model.Session
 
@@ -86,6 +97,7 @@ class SqliteSession:
         live.begin_immediate(writer_lock, self._path, time.monotonic() + timeout)
         held = time.monotonic_ns()
         try:
+            self.in_hold()
             self._fix(writer_lock, raw)
         except BaseException:
             self.release()
@@ -111,7 +123,7 @@ class SqliteSession:
         elif self._wal is not None:
             content = self._wal.store(self._context.writer, self._progress)
             with live.explained(self._path):
-                found = facts.describe(self._wal.reader, self._with_rows())
+                found = self.describe(self._wal.reader)
             self._wal.end()
             method = "raw snapshot under a read transaction (WAL)"
         else:
@@ -128,8 +140,8 @@ class SqliteSession:
             "chunk": self._chunk,
             "checks": [check.model_dump() for check in self._config.checks],
         }
-        node = database_node(self._path.name, self._state, self._total, content)
-        subtree = self._context.writer.save_tree([node])
+        self.file = database_node(self._path.name, self._state, self._total, content)
+        subtree = self._context.writer.save_tree([self.file])
         return Captured(
             node=source_node(self._name, self._state, subtree),
             bytes=self._total,
@@ -219,7 +231,7 @@ class SqliteSession:
         reader = LiveFirst(self._context.reader, raw, content, self._chunk, self._total)
         node = Node(self._path.name, "file", size=self._total, content=content)
         with _closing(open_snapshot(reader, node)) as connection, live.explained(self._path):
-            return facts.describe(connection, self._with_rows())
+            return self.describe(connection)
 
     def _progress(self, done: int) -> None:
         self._context.progress(self._path.name, done, self._total)
