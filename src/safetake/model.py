@@ -67,7 +67,7 @@ class Writer(Protocol):
     """
 
     def buffer(self) -> bytearray:
-        """A reusable buffer of exactly BATCH_BYTES; blocks while all of the bounded pool are in use.
+        """A reusable buffer of exactly BATCH_BYTES; blocks while the whole bounded pool is in use.
 
         Hand it back with `submit` or `discard`. One thread holds at most two at a time.
         Never call this inside a barrier: it may wait for compression.
@@ -195,7 +195,7 @@ class Session(Protocol):
         """Bulk copy with no locks held. Raises SourceError."""
 
     def hold(self, timeout: float) -> Cut:
-        """Enter the barrier: when it returns, no writer of the store can commit and the cut is fixed.
+        """Enter the barrier: when it returns, no writer can commit and the cut is fixed.
 
         All work that needs the held store is done here and is as small as can be. On any error
         (BarrierTimeoutError after `timeout` seconds of waiting for other writers) nothing is held.
@@ -222,7 +222,7 @@ class Source(Protocol):
     sqlite 20 (rollback journal) or 30 (WAL), redis 40, files 50)."""
 
     def inspect(self) -> SourceState:
-        """Look at the live store without changing it. Never raises SourceError: says it in the state."""
+        """Look at the live store without changing it; problems are told in the state, not raised."""
 
     def session(self, context: CaptureContext) -> Session:
         """Start a capture."""

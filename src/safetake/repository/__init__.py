@@ -1,4 +1,4 @@
-"""restic's repository format v2, native: keys, sealing, packs, index, trees, snapshots, locks, check."""
+"""restic's repository format v2, native: keys, sealing, packs, index, trees, locks, check."""
 
 from safetake.repository.repository import Repository
 

@@ -1,8 +1,8 @@
 """Sealing: AES-256-CTR with a Poly1305-AES authenticator, as restic's design document has it.
 
-Sealed = IV (16 random bytes) ‖ ciphertext ‖ MAC (16). The one-time Poly1305 key is r ‖ AES-128_k(IV);
-OpenSSL clamps r itself. Nothing is ever decrypted before its MAC was checked in constant time.
-A `Sealer` keeps its OpenSSL contexts and is for one thread; `MasterKey` is shared.
+Sealed = IV (16 random bytes) ‖ ciphertext ‖ MAC (16). The one-time Poly1305 key is r ‖
+AES-128_k(IV); OpenSSL clamps r itself. Nothing is ever decrypted before its MAC was checked in
+constant time. A `Sealer` keeps its OpenSSL contexts and is for one thread; `MasterKey` is shared.
 """
 
 from __future__ import annotations
@@ -104,8 +104,8 @@ class Sealer:
         mac.update(view[16 : 16 + length])
         if not hmac.compare_digest(mac.finalize(), bytes(view[16 + length :])):
             raise DamagedError(
-                f"{what} is damaged: its authentication code does not fit",
-                hint="run `safetake check --read-data` to see how much of the repository is damaged",
+                f"{what} is damaged: its authentication code does not fit", hint="run `safetake
+                check --read-data` to see how much of the repository is damaged",
             )
         plain = bytearray(length)
         if length:

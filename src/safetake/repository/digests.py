@@ -1,12 +1,12 @@
 """A second, faster digest of every blob: keyed BLAKE3 → SHA-256 id.
 
-Blob ids are SHA-256, which runs at 250 to 400 MB/s a core without SHA extensions; BLAKE3 runs at several
-GB/s everywhere. Whoever stores a blob computes both and keeps the pair in `digests/`, sealed with
-the repository's key like an index. From then on a chunk whose BLAKE3 is known has its id without
-SHA-256 (an increment), and a blob that is read back is proven by its BLAKE3 (check, restore). The
-digest's key is derived from the repository's, so the pairs say nothing to others and cannot be
-computed by them. Stock restic never looks into `digests/`; without the folder, or with a damaged
-file in it, everything works by SHA-256 alone.
+Blob ids are SHA-256, which runs at 250 to 400 MB/s a core without SHA extensions; BLAKE3 runs at
+several GB/s everywhere. Whoever stores a blob computes both and keeps the pair in `digests/`,
+sealed with the repository's key like an index. From then on a chunk whose BLAKE3 is known has its
+id without SHA-256 (an increment), and a blob that is read back is proven by its BLAKE3 (check,
+restore). The digest's key is derived from the repository's, so the pairs say nothing to others and
+cannot be computed by them. Stock restic never looks into `digests/`; without the folder, or with a
+damaged file in it, everything works by SHA-256 alone.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Which blob is in which pack, in memory as one sorted table of 49 bytes a blob.
 
 A dict of the same content takes six times as much: 49 bytes keep the index of a terabyte in 64 KiB
-blobs under 800 MB, and that of 100 GB under 80 MB. Blobs of this run are in a small dict on top until
-they are merged. Lookups are a bisection within a bucket of the id's first two bytes.
+blobs under 800 MB, and that of 100 GB under 80 MB. Blobs of this run are in a small dict on top
+until they are merged. Lookups are a bisection within a bucket of the id's first two bytes.
 """
 
 from __future__ import annotations
@@ -133,8 +133,7 @@ class Index:
                 )
 
     def _find(self, blob_id: bytes) -> Iterator[tuple[int, int, int, int, bool]]:
-        for found in self._recent.get(blob_id, ()):
-            yield found
+        yield from self._recent.get(blob_id, ())
         bucket = (blob_id[0] << 8) | blob_id[1]
         low = self._buckets[bucket]
         high = end = self._buckets[bucket + 1]

@@ -1,7 +1,7 @@
 """Key files: the master key, sealed with a key that scrypt derives from a password.
 
-Each file in `keys/` opens the same repository with its own password. Parameters of foreign files are
-bounded before they are used: a planted file must not cost gigabytes.
+Each file in `keys/` opens the same repository with its own password. Parameters of foreign files
+are bounded before they are used: a planted file must not cost gigabytes.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Locks in the format's protocol, so that safetake and stock restic keep out of each other's way.
 
 Check, write, check again: on a storage with consistent listing at least one of two rivals sees the
-other. A lock is refreshed every 5 minutes by writing a new file and removing the old one; it is stale
-after 30 minutes, or at once when its process on the same host is gone. Stale locks are removed when
-they are in the way: a crashed run never wedges the next one (one project's retention stood still for 52
-days behind such a lock).
+other. A lock is refreshed every 5 minutes by writing a new file and removing the old one; it is
+stale after 30 minutes, or at once when its process on the same host is gone. Stale locks are
+removed when they are in the way: a crashed run never wedges the next one (one project's retention
+stood still for 52 days behind such a lock).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import json
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -152,7 +152,7 @@ class Locks:
         finally:
             keeper.stop()
 
-    def remove(self, *, all_locks: bool) -> list[LockInfo]:
+    def remove(self, *, all_locks: bool) -> Sequence[LockInfo]:
         """Remove stale locks, or all; returns those removed."""
         removed = []
         if all_locks:

@@ -1,7 +1,7 @@
 """Pack files: sealed blobs, a sealed header that lists them, and the header's length.
 
-Header entry: type byte (0 data, 1 tree, +2 when compressed) ‖ sealed length (4, little-endian) ‖ plain
-length (4, only when compressed) ‖ SHA-256 of the plaintext (32).
+Header entry: type byte (0 data, 1 tree, +2 when compressed) ‖ sealed length (4, little-endian) ‖
+plain length (4, only when compressed) ‖ SHA-256 of the plaintext (32).
 """
 
 from __future__ import annotations

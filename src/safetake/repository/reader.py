@@ -1,8 +1,8 @@
 """Taking blobs back: one by one, or many in the order of their packs on all cores.
 
-Every plaintext is proven before it is handed out: MAC first, then its hash. When a blob is stored twice
-and one copy is damaged, the other is used. Memory of a stream: one read of at most 4 MiB and its
-plaintext for each thread.
+Every plaintext is proven before it is handed out: MAC first, then its hash. When a blob is stored
+twice and one copy is damaged, the other is used. Memory of a stream: one read of at most 4 MiB and
+its plaintext for each thread.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Trees as restic's Go encoder writes them, so that equal folders are equal blobs for both.
 
-Sorted by the raw bytes of the name, names quoted as strconv.Quote does without the outer quotes, HTML
-characters escaped as encoding/json does, a newline at the end. The reader accepts any field order and
-ignores fields that it does not know; it refuses names that are no single path component.
+Sorted by the raw bytes of the name, names quoted as strconv.Quote does without the outer quotes,
+HTML characters escaped as encoding/json does, a newline at the end. The reader accepts any field
+order and ignores fields that it does not know; it refuses names that are no single path component.
 """
 
 from __future__ import annotations

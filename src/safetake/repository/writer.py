@@ -1,9 +1,11 @@
-"""Storing blobs: hash, look up, compress, seal and pack on all cores, durable in the format's order.
+"""Storing blobs: hash, look up, compress, seal, pack on all cores; durable in the right order.
+order.
 
-A source fills buffers of 1 MiB from a bounded pool and says where to cut. Worker threads do the rest
-in native code that releases the GIL; each appends to a pack of its own, so there is no lock between
-them. A full pack is synced and renamed by one committer thread while the workers go on. The index is
-written after its packs (`flush`), the snapshot after the index (`Repository.save_snapshot`).
+A source fills buffers of 1 MiB from a bounded pool and says where to cut. Worker threads do the
+rest in native code that releases the GIL; each appends to a pack of its own, so there is no lock
+between them. A full pack is synced and renamed by one committer thread while the workers go on. The
+index is written after its packs (`flush`), the snapshot after the index
+(`Repository.save_snapshot`).
 
 Memory: buffers (16 MiB), one batch of sealed blobs a worker, and 100 bytes for each new blob.
 """
@@ -20,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from safetake.errors import SafetakeError, StorageError
-from safetake.model import BATCH_BYTES, MAX_BLOB_BYTES, BlobId, Node
+from safetake.model import BATCH_BYTES, MAX_BLOB_BYTES, BlobId, Node, Reader
 from safetake.repository.codec import compress
 from safetake.repository.crypto import MasterKey, Sealer
 from safetake.repository.digests import Digests, Hasher
@@ -145,6 +147,7 @@ class _Flush:
     """Asks each worker to close its pack; answered through `done`."""
 
     barrier: threading.Barrier
+    close: bool = True
     done: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
 
 
@@ -171,6 +174,7 @@ class RepositoryWriter:
         self._tree_lock = threading.Lock()
         self._tree_sealer = Sealer(self._key)
         self._closed = False
+        self._flush_lock = threading.Lock()
         count = workers or min(8, max(2, os.cpu_count() or 2))
         self._workers = [
             threading.Thread(target=self._work, name=f"blobs-{number}", daemon=True)
@@ -256,8 +260,10 @@ class RepositoryWriter:
             if isinstance(job, _Flush):
                 try:
                     job.barrier.wait()  # every worker takes exactly one
-                    if self._error is None and (closed := packer.close(sealer)) is not None:
-                        self._commits.put(closed)
+                    if job.close and self._error is None:
+                        closed = packer.close(sealer)
+                        if closed is not None:
+                            self._commits.put(closed)
                 except (SafetakeError, threading.BrokenBarrierError) as error:
                     self._error = self._error or error
                 finally:
@@ -343,14 +349,31 @@ class RepositoryWriter:
 
     # durability
 
+    def drain(self) -> None:
+        """Wait until every submitted chunk is hashed and packed (not yet durable).
+
+        Called before the barrier, so that nothing of ours competes with the held stores for a core.
+        """
+        self._raise()
+        self._ask(close=False)
+        self._raise()
+
+    def _ask(self, *, close: bool) -> None:
+        flush = _Flush(threading.Barrier(len(self._workers)), close)
+        with self._flush_lock:  # two at once would each hold a part of the workers for ever
+            for _ in self._workers:
+                self._jobs.put(flush)
+            for _ in self._workers:
+                flush.done.acquire()
+
+    def reader(self, repository: Repository) -> Reader:
+        """A reader that sees what this writer has stored, too."""
+        return _OwnReader(self, repository)
+
     def flush_packs(self) -> None:
         """Close all open packs and wait until they are durable: their blobs can be read then."""
         self._raise()
-        flush = _Flush(threading.Barrier(len(self._workers)))
-        for _ in self._workers:
-            self._jobs.put(flush)
-        for _ in self._workers:
-            flush.done.acquire()
+        self._ask(close=True)
         with self._tree_lock:
             closed = self._trees.close(self._tree_sealer)
         if closed is not None:
@@ -391,6 +414,31 @@ class RepositoryWriter:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+class _OwnReader:
+    """Reads what is durable already; makes the rest durable when it is asked for."""
+
+    def __init__(self, writer: RepositoryWriter, repository: Repository) -> None:
+        self._writer = writer
+        self._index = repository.index
+        self._reader = repository.reader()
+
+    def _settle(self, ids: Iterable[BlobId], *, tree: bool) -> None:
+        if not all(self._index.has(blob_id, tree) for blob_id in ids):
+            self._writer.flush_packs()
+
+    def blob(self, blob_id: BlobId) -> bytes:
+        self._settle([blob_id], tree=False)
+        return self._reader.blob(blob_id)
+
+    def sizes(self, ids: Sequence[BlobId]) -> list[int]:
+        self._settle(ids, tree=False)
+        return self._reader.sizes(ids)
+
+    def tree(self, tree_id: BlobId) -> list[Node]:
+        self._settle([tree_id], tree=True)
+        return self._reader.tree(tree_id)
 
 
 def _groups(

@@ -23,7 +23,10 @@ class Upload(Protocol):
         """Append all parts. Raises StorageError."""
 
     def commit(self, kind: Kind, name: str) -> None:
-        """Make it durable under its name: fsync, rename, fsync of the folder. Raises StorageError."""
+        """Make it durable under its name.
+
+        fsync, rename, fsync of the folder. Raises StorageError.
+        """
 
     def abort(self) -> None:
         """Forget it. Idempotent, never raises."""
@@ -61,3 +64,6 @@ class Storage(Protocol):
 
     def remove(self, kind: Kind, name: str) -> None:
         """Remove durably; a missing file is no error."""
+
+    def sweep(self) -> int:
+        """Remove what interrupted uploads left behind; returns how many files."""

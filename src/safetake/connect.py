@@ -1,0 +1,38 @@
+"""From a configuration to an open repository and to sources."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safetake.errors import ConfigError
+
+if TYPE_CHECKING:
+    from safetake.config import Config, RepositoryConfig
+    from safetake.repository import Repository
+    from safetake.storage import Storage
+
+
+def open_storage(repository: RepositoryConfig) -> Storage:
+    """The storage that the location names. Raises ConfigError for what is no folder."""
+    from safetake.storage import LocalStorage
+
+    location = repository.location
+    if "://" in location:
+        raise ConfigError(
+            f"[repository] location {location!r}: only folders are supported by this version",
+            hint="give the path of a folder",
+        )
+    return LocalStorage(Path(location))
+
+
+def open_repository(config: Config) -> Repository:
+    """Open with the configured password.
+
+    Raises ConfigError, RepositoryMissingError, WrongPasswordError, DamagedError.
+    """
+    from safetake.password import read_password
+    from safetake.repository import Repository
+
+    storage = open_storage(config.repository)
+    return Repository.open(storage, read_password(config.repository))

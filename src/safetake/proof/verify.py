@@ -1,0 +1,252 @@
+"""Climbing the ladder: a snapshot is read back, or opened, and what was found is recorded.
+
+`read back` decrypts and hashes every byte of the snapshot. `opened` restores each source to a
+scratch folder (which reads every byte back, too) and questions it in a subprocess with a timeout.
+The result is stored in the repository as a proof; a failure is stored as well, so that a damaged
+snapshot is never shown as good again until a proof as deep finds it good.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from safetake import __version__
+from safetake.clock import go_time, now_ns
+from safetake.errors import DamagedError, SafetakeError
+from safetake.model import Check, Progress
+from safetake.restore.beside import choose, restore_to
+from safetake.restore.plan import plan_node
+from safetake.snapshots import FAILED, OPENED, READ_BACK, SnapshotInfo, read_manifest
+
+if TYPE_CHECKING:
+    from safetake.config import Config
+    from safetake.repository import Repository
+
+Level = Literal["read", "open"]
+RUNG_OF: dict[Level, str] = {"read": READ_BACK, "open": OPENED}
+OPEN_TIMEOUT_S = 1800.0
+"""A store that takes longer to answer counts as one that hangs."""
+_KEPT_PROBLEMS = 50
+
+
+@dataclass(slots=True)
+class VerifyReport:
+    """What was proven of one snapshot."""
+
+    snapshot: str
+    level: Level
+    ok: bool = True
+    checks: dict[str, list[Check]] = field(default_factory=dict)
+    """By source."""
+    problems: list[str] = field(default_factory=list)
+    bytes: int = 0
+    seconds: float = 0.0
+    proof: str = ""
+    """Name of the stored record."""
+
+    @property
+    def rung(self) -> str:
+        """The rung that it reached, or `failed`."""
+        return RUNG_OF[self.level] if self.ok else FAILED
+
+    @property
+    def exit_code(self) -> int:
+        """0 when proven, else 1."""
+        return 0 if self.ok else 1
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON of `safetake verify`."""
+        return {
+            "snapshot": self.snapshot,
+            "level": self.level,
+            "ok": self.ok,
+            "rung": self.rung,
+            "bytes": self.bytes,
+            "seconds": round(self.seconds, 3),
+            "problems": self.problems,
+            "sources": {
+                name: {
+                    "ok": all(check.ok for check in checks),
+                    "checks": [asdict(c) for c in checks],
+                }
+                for name, checks in self.checks.items()
+            },
+            "proof": self.proof,
+        }
+
+
+def verify(
+    repository: Repository,
+    config: Config | None,
+    snapshot: SnapshotInfo,
+    level: Level = "read",
+    progress: Progress | None = None,
+    *,
+    timeout: float = OPEN_TIMEOUT_S,
+    scratch: Path | None = None,
+) -> VerifyReport:
+    """Prove a snapshot and record the result. Never raises DamagedError: damage is the answer.
+
+    `config` gives the user's own checks for sources that are still configured. `scratch` is where
+    copies are opened (needs the size of the largest source). Raises StorageError.
+    """
+    started = time.perf_counter()
+    report = VerifyReport(snapshot.id, level)
+    with repository.lock(exclusive=False):
+        try:
+            if level == "read":
+                _read_back(repository, snapshot, report, progress)
+            else:
+                _open(repository, config, snapshot, report, progress, timeout, scratch)
+        except DamagedError as error:
+            report.problems.append(str(error))
+        for name, checks in report.checks.items():
+            report.problems += [
+                f"{name}: {check.name}: expected {_short(check.expected)}, "
+                f"found {_short(check.found)}" + (f" ({check.detail})" if check.detail else "")
+                for check in checks
+                if not check.ok
+            ]
+        report.ok = not report.problems
+        report.seconds = time.perf_counter() - started
+        report.proof = repository.save_document(
+            "proofs",
+            {
+                "safetake": __version__,
+                "snapshot": snapshot.id,
+                "rung": RUNG_OF[level],
+                "ok": report.ok,
+                "time": go_time(now_ns()),
+                "seconds": round(report.seconds, 3),
+                "bytes": report.bytes,
+                "problems": report.problems[:_KEPT_PROBLEMS],
+                "checks": {
+                    name: [[check.name, check.ok] for check in checks]
+                    for name, checks in report.checks.items()
+                },
+            },
+        )
+    return report
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 200 else text[:200] + "…"
+
+
+def _read_back(
+    repository: Repository, snapshot: SnapshotInfo, report: VerifyReport, progress: Progress | None
+) -> None:
+    reader = repository.reader()
+    read_manifest(reader, snapshot)
+    wanted: dict[bytes, None] = {}
+    total = 0
+    for name, node in choose(reader, snapshot, []).items():
+        plan = plan_node(reader, node, name)
+        total += plan.bytes
+        for file in plan.files:
+            wanted.update(dict.fromkeys(file.blobs()))
+    report.bytes = total
+    read = 0
+
+    def count(blob_id: bytes, plain: bytes | bytearray) -> None:
+        nonlocal read
+        read += len(plain)
+        if progress is not None:
+            progress("read back", read, total)
+
+    reader.stream(wanted, count, failed=lambda blob_id, error: report.problems.append(str(error)))
+
+
+def _open(
+    repository: Repository,
+    config: Config | None,
+    snapshot: SnapshotInfo,
+    report: VerifyReport,
+    progress: Progress | None,
+    timeout: float,
+    scratch: Path | None,
+) -> None:
+    manifest = read_manifest(repository.reader(), snapshot)
+    if manifest is None:
+        raise DamagedError(
+            f"snapshot {snapshot.id[:8]} was not made by safetake: there are no facts to compare"
+        )
+    for name, entry in manifest["sources"].items():
+        folder = Path(tempfile.mkdtemp(prefix="safetake-verify-", dir=scratch))
+        try:
+            found = restore_to(
+                repository, snapshot, [name], folder / "tree", progress=progress, durable=False
+            )
+            report.bytes += found.sources[name]["bytes"]
+            report.checks[name] = question(
+                str(entry.get("type")),
+                folder / "tree" / name,
+                {**entry, "checks": _own_checks(config, name)},
+                folder,
+                timeout,
+            )
+        except DamagedError as error:
+            report.checks[name] = [Check("read back", ok=False, found=str(error))]
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _own_checks(config: Config | None, name: str) -> list[dict[str, str]]:
+    source = config.sources.get(name) if config is not None else None
+    if source is None or source.type != "sqlite":
+        return []
+    return [check.model_dump() for check in source.checks]
+
+
+def question(
+    kind: str, staged: Path, entry: Mapping[str, Any], folder: Path, timeout: float
+) -> list[Check]:
+    """Question the copy in a subprocess; a crash, a hang or no answer is a failed check."""
+    entry_file, answers = folder / "entry.json", folder / "answers.json"
+    entry_file.write_text(json.dumps(entry), encoding="utf-8")
+    command = [sys.executable, "-m", "safetake.proof.child", kind]
+    command += [str(staged), str(entry_file), str(answers)]
+    with (folder / "output").open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            cwd=folder,
+        )
+        try:
+            code = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return [
+                Check("opened", ok=False, expected="an answer", found=f"none in {timeout:.0f} s")
+            ]
+        finally:
+            with contextlib.suppress(ProcessLookupError):  # whatever it started goes with it
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    if code != 0:
+        said = (folder / "output").read_text(encoding="utf-8", errors="replace")[-2000:]
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        last = said.strip().splitlines()[-1:] or [""]
+        return [Check("opened", ok=False, expected="an answer", found=how, detail=last[0])]
+    try:
+        checks = [Check(**item) for item in json.loads(answers.read_text(encoding="utf-8"))]
+    except (OSError, ValueError, TypeError) as error:
+        raise SafetakeError(f"the questions about {staged.name} gave no answer: {error}") from error
+    if not checks:
+        return [Check("opened", ok=False, expected="at least one question", found="none")]
+    return checks

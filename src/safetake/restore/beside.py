@@ -1,0 +1,147 @@
+"""Restore beside the live data: into a folder of its own, proven while it is written.
+
+`DIR/SOURCE-NAME/…` is exactly the snapshot's tree. Every blob is proven before it is written, and
+the tree is the one that the manifest names, so the bytes are those of the cut or the restore fails.
+The result is durable when it returns.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetake.errors import DamagedError, UsageError
+from safetake.model import Progress
+from safetake.restore.plan import RestorePlan, plan_node
+from safetake.restore.write import RestoreError, TreeWriter, sync_file_system
+from safetake.snapshots import META_FOLDER, SnapshotInfo, read_manifest, root_nodes
+
+if TYPE_CHECKING:
+    from safetake.model import Node
+    from safetake.repository import Repository
+    from safetake.repository.reader import RepositoryReader
+
+
+@dataclass(slots=True)
+class RestoreReport:
+    """What was brought back."""
+
+    snapshot: str
+    target: str
+    sources: dict[str, dict[str, Any]] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    """Owners or attributes that could not be set; the bytes are right."""
+    seconds: float = 0.0
+
+    @property
+    def exit_code(self) -> int:
+        """3 when some metadata could not be set."""
+        return 3 if self.problems else 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON of `safetake restore`."""
+        return {
+            "snapshot": self.snapshot,
+            "target": self.target,
+            "sources": self.sources,
+            "bytes": sum(source["bytes"] for source in self.sources.values()),
+            "problems": self.problems,
+            "seconds": round(self.seconds, 3),
+        }
+
+
+def restore_to(
+    repository: Repository,
+    snapshot: SnapshotInfo,
+    sources: list[str],
+    target: Path,
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    durable: bool = True,
+) -> RestoreReport:
+    """Write the sources (all when the list is empty) of a snapshot below `target`.
+
+    A target that holds anything is refused unless `overwrite`, which replaces entries of the
+    same name and keeps others. Raises UsageError, DamagedError, RestoreError.
+    """
+    started = time.perf_counter()
+    reader = repository.reader()
+    chosen = choose(reader, snapshot, sources)
+    _prepare(target, overwrite)
+    report = RestoreReport(snapshot.id, str(target))
+    done = 0
+    plans = {name: plan_node(reader, node, name) for name, node in chosen.items()}
+    total = sum(plan.bytes for plan in plans.values())
+
+    def count(written: int) -> None:
+        nonlocal done
+        done += written
+        if progress is not None:
+            progress("restore", done, total)
+
+    writer = TreeWriter(reader, target, count)
+    for name, plan in plans.items():
+        begun = time.perf_counter()
+        writer.write(plan, overwrite=overwrite)
+        report.sources[name] = _summary(target, name, plan, time.perf_counter() - begun)
+    if durable:
+        sync_file_system(target)
+    report.problems = writer.problems
+    report.seconds = time.perf_counter() - started
+    return report
+
+
+def _summary(target: Path, name: str, plan: RestorePlan, seconds: float) -> dict[str, Any]:
+    return {
+        "path": str(target / name),
+        "bytes": plan.bytes,
+        "files": len(plan.files),
+        "seconds": round(seconds, 3),
+    }
+
+
+def choose(reader: RepositoryReader, snapshot: SnapshotInfo, sources: list[str]) -> dict[str, Node]:
+    """The folders to restore; each is the one that the manifest names.
+
+    Raises UsageError for a source that the snapshot does not have, DamagedError when manifest and
+    tree disagree.
+    """
+    nodes = root_nodes(reader, snapshot)
+    manifest = read_manifest(reader, snapshot)
+    entries: dict[str, Any] = dict.fromkeys(nodes) if manifest is None else manifest["sources"]
+    for name in sources:
+        if name not in entries:
+            raise UsageError(
+                f"snapshot {snapshot.id[:8]} has no source {name!r}",
+                hint="it has: " + ", ".join(sorted(entries)),
+            )
+    chosen = {}
+    for name in sources or list(entries):
+        node, entry = nodes.get(name), entries[name]
+        if name == META_FOLDER or node is None:
+            raise DamagedError(f"snapshot {snapshot.id[:8]} has no folder {name!r}")
+        if entry is not None and (node.subtree is None or entry.get("tree") != node.subtree.hex()):
+            raise DamagedError(
+                f"snapshot {snapshot.id[:8]}: the folder {name!r} is not the one in its manifest"
+            )
+        chosen[name] = node
+    return chosen
+
+
+def _prepare(target: Path, overwrite: bool) -> None:
+    try:
+        target.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not overwrite and any(target.iterdir()):
+            raise UsageError(
+                f"{target} is not empty",
+                hint="name a new folder, or add --overwrite to replace what has the same name",
+            )
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UsageError(f"{target} is not a folder", hint="name a new folder") from error
+    except OSError as error:
+        raise RestoreError(
+            f"cannot write {target}: {error.strerror}", hint="restore to a folder you may write"
+        ) from error

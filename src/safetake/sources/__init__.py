@@ -1,0 +1,57 @@
+"""The stores that are protected, one package each, behind the `Source` of model.py.
+
+Each package has the source, and `questions` that are put to a restored copy of it. They are
+imported when a configuration names them: numpy, redis or httpx cost more than a whole `safetake --help`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from safetake.errors import SafetakeError
+
+if TYPE_CHECKING:
+    from safetake.config import SourceConfig
+    from safetake.model import Opener, Source
+
+
+def build(name: str, config: SourceConfig) -> Source:
+    """The source that a section of the configuration describes; touches nothing yet."""
+    if config.type == "sqlite":
+        from safetake.sources.sqlite import SqliteSource
+
+        return SqliteSource(name, config)
+    if config.type == "chroma":
+        from safetake.sources.chroma import ChromaSource
+
+        return ChromaSource(name, config)
+    if config.type == "redis":
+        from safetake.sources.redis import RedisSource
+
+        return RedisSource(name, config)
+    from safetake.sources.files import FilesSource
+
+    return FilesSource(name, config)
+
+
+def opener(kind: str) -> Opener:
+    """The questions for a restored copy of a type of source. Raises SafetakeError."""
+    if kind == "sqlite":
+        from safetake.sources.sqlite import questions as ask_sqlite
+
+        return ask_sqlite
+    if kind == "chroma":
+        from safetake.sources.chroma import questions as ask_chroma
+
+        return ask_chroma
+    if kind == "redis":
+        from safetake.sources.redis import questions as ask_redis
+
+        return ask_redis
+    if kind == "files":
+        from safetake.sources.files import questions as ask_files
+
+        return ask_files
+    raise SafetakeError(
+        f"the snapshot has a source of the unknown type {kind[:20]!r}", hint="use a newer safetake"
+    )
