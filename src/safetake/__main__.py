@@ -1,0 +1,5 @@
+"""`python -m safetake` is the command `safetake`."""
+
+from safetake.cli import main
+
+main()

@@ -1,0 +1,123 @@
+"""Everything that is printed: results on stdout, all else on stderr.
+
+With --json a command prints exactly one document. Tables are aligned text; on a terminal their last
+column is cut to its width. Colour is for terminals only and honours NO_COLOR.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import unicodedata
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+from safetake.wording import printable
+
+
+class Closed(Exception):
+    """Whoever read our standard output went away."""
+
+
+def write(text: str) -> None:
+    """One piece of text to stdout, undecodable names as they are. Raises Closed."""
+    try:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
+        sys.stdout.flush()
+    except BrokenPipeError as error:
+        raise Closed from error
+
+
+def line(text: str = "") -> None:
+    """One line to stdout. Raises Closed."""
+    write(text + "\n")
+
+
+def document(value: Any) -> None:
+    """The one JSON document of a command; keys as given. Raises Closed."""
+    write(json.dumps(value, ensure_ascii=True, indent=2) + "\n")
+
+
+def note(text: str) -> None:
+    """One line to stderr, for people."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def coloured(stream: TextIO) -> bool:
+    """Whether colour is wanted on the stream (see no-color.org)."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def style(text: str, code: str, stream: TextIO | None = None) -> str:
+    """The text in an ANSI style (`1` bold, `31` red, `32` green, `33` yellow), where wanted."""
+    return f"\x1b[{code}m{text}\x1b[0m" if coloured(stream or sys.stdout) else text
+
+
+def print_error(message: str, hint: str, code: int, as_json: bool) -> None:
+    """How every failure ends: `error:` and `hint:` on stderr, or one document on stdout."""
+    if as_json:
+        document({"error": {"message": message, "hint": hint, "exit_code": code}})
+        return
+    try:
+        note(style("error:", "1;31", sys.stderr) + " " + printable_lines(message))
+        if hint:
+            note(style("hint:", "1", sys.stderr) + " " + printable_lines(hint))
+    except BrokenPipeError:
+        return  # nobody reads our errors; the exit code still says it
+
+
+def printable_lines(text: str) -> str:
+    """Like `printable`, keeping line breaks."""
+    return "\n".join(printable(part) for part in text.split("\n"))
+
+
+def width(text: str) -> int:
+    """Columns of a terminal: wide characters (Korean, Chinese, Japanese) take two."""
+    if text.isascii():
+        return len(text)
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
+        for c in text
+    )
+
+
+def cut(text: str, columns: int) -> str:
+    """The text in at most so many columns, `…` where something is missing."""
+    if width(text) <= columns:
+        return text
+    kept, used = [], 1
+    for c in text:
+        used += width(c)
+        if used > columns:
+            break
+        kept.append(c)
+    return "".join(kept) + "…"
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
+    """Aligned columns under their heads; those in `right` are numbers. Raises Closed."""
+    cells = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(width(c) for c in column) for column in zip(heads, *cells, strict=True)]
+    terminal = sys.stdout.isatty()
+    limit = shutil.get_terminal_size((80, 24)).columns if terminal else sys.maxsize
+
+    def join(row: Sequence[str]) -> str:
+        parts = []
+        for i, (cell, columns) in enumerate(zip(row, widths, strict=True)):
+            pad = " " * (columns - width(cell))
+            parts.append(pad + cell if i in right else cell + pad)
+        return cut("  ".join(parts).rstrip(), limit)
+
+    line(style(join(heads), "1"))
+    for row in cells:
+        line(join(row))
+
+
+def fields(pairs: Sequence[tuple[str, str]]) -> None:
+    """Names and values, one pair a line. Raises Closed."""
+    columns = max((width(name) for name, _ in pairs), default=0)
+    for name, value in pairs:
+        line(f"{name}{' ' * (columns - width(name))}  {printable(value)}".rstrip())
