@@ -222,7 +222,7 @@ class Source(Protocol):
     sqlite 20 (rollback journal) or 30 (WAL), redis 40, files 50)."""
 
     def inspect(self) -> SourceState:
-        """Look at the live store without changing it; problems are told in the state, not raised."""
+        """Look at the live store without changing it; problems are in the state, not raised."""
 
     def session(self, context: CaptureContext) -> Session:
         """Start a capture."""

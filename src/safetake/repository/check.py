@@ -205,7 +205,7 @@ def _content(node: Node, place: str, snapshot: str, index: Index, report: CheckR
         size += locations[0][1].size
     if node.type == "file" and size != node.size:
         report.errors.append(
-            f"snapshot {snapshot[:8]}, file {place!a}: its blobs make up {size} bytes, not {node.size}"
+            f"snapshot {snapshot[:8]}, file {place!a}: its blobs have {size} bytes, not {node.size}"
         )
 
 

@@ -1,7 +1,7 @@
 """The stores that are protected, one package each, behind the `Source` of model.py.
 
 Each package has the source, and `questions` that are put to a restored copy of it. They are
-imported when a configuration names them: numpy, redis or httpx cost more than a whole `safetake --help`.
+imported when a configuration names them: numpy, redis or httpx cost more than `safetake --help`.
 """
 
 from __future__ import annotations
