@@ -104,6 +104,7 @@ class Sealer:
         mac.update(view[16 : 16 + length])
         if not hmac.compare_digest(mac.finalize(), bytes(view[16 + length :])):
             raise DamagedError(
+                f"{what} is damaged: its authentication code does not fit",
                 hint="run `safetake check --read-data` to see how much is damaged",
             )
         plain = bytearray(length)
