@@ -14,7 +14,7 @@ from .settings import Settings
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; the exit code: 0 well, 1 failed or differs, 2 wrong usage."""
+    """Run a command; the exit code: 0 well, 1 failed, 2 wrong usage, 3 differs."""
     options = _parser().parse_args(arguments)
     try:
         return int(options.run(options))
@@ -132,7 +132,7 @@ def _compare(options: argparse.Namespace) -> int:
     _print(result.as_dict())
     for problem in result.problems()[:20]:
         print(f"differs: {problem}", file=sys.stderr)
-    return 0 if result.ok else 1
+    return 0 if result.ok else 3
 
 
 def _read_vectors(options: argparse.Namespace) -> int:

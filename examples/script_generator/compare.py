@@ -89,8 +89,8 @@ class Comparison:
         return told + [f"order: {item}" for item in self.order]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON, with `ok`."""
-        return {"ok": self.ok, **asdict(self)}
+        """For JSON, with `ok` and `problems`."""
+        return {"ok": self.ok, "problems": self.problems(), **asdict(self)}
 
 
 @dataclass(slots=True)
