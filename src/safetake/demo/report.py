@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -58,8 +59,12 @@ class DemoReport:
 
     def render(self, width: int = 80) -> str:
         """The table, in at most `width` columns (80 or more)."""
-        parts = [self._snapshots(), self._recovery(), self._stores(), self._verdict(width)]
-        return "\n\n".join(part for part in parts if part)
+        parts = [self._snapshots(), self._recovery(), self._stores(), self._verdict()]
+        lines = "\n\n".join(part for part in parts if part).split("\n")
+        return "\n".join(
+            textwrap.fill(line, width, subsequent_indent="  ") if len(line) > width else line
+            for line in lines
+        )
 
     def _snapshots(self) -> str:
         rows = [["snapshot", "took", "barrier", "skew", "sources", "repository", "proof", "took"]]
@@ -114,7 +119,7 @@ class DemoReport:
             "not yet\nacknowledged, so either answer is right. Compared bit for bit."
         )
 
-    def _verdict(self, width: int) -> str:
+    def _verdict(self) -> str:
         lines = []
         if self.stores:
             lines += [
@@ -123,7 +128,7 @@ class DemoReport:
                 "What is written after the last snapshot is lost with the live data: the RPO.",
                 "",
             ]
-        lines += [f"DIFFERS: {problem}"[:width] for problem in self.problems[:20]]
+        lines += [f"DIFFERS: {problem}" for problem in self.problems[:20]]
         if len(self.problems) > 20:
             lines.append(f"… and {len(self.problems) - 20} more")
         verdict = "everything came back" if self.ok else f"{len(self.problems)} problems"

@@ -142,10 +142,13 @@ class _Story:
             added_bytes=folder_bytes(self._folder / "repository") - before,
         )
         self._report.snapshots.append(snapshot)
+        for name, source in taken["sources"].items():
+            for unread in source["unread"]:
+                self._problem(f"snapshot {snapshot.id[:8]}: {name}: not read: {unread}")
         if snapshot.skew_ms:
             self._problem(f"snapshot {snapshot.id[:8]} is not one moment: {snapshot.skew_ms} ms")
         begun = time.monotonic()
-        proof = self._safetake("verify", snapshot.id, "--level", "open", allowed=(0, 1))
+        proof = self._safetake("verify", snapshot.id, "--level", "open")
         snapshot.verify_seconds = time.monotonic() - begun
         snapshot.rung = proof["rung"]
         checks = [c for source in proof["sources"].values() for c in source["checks"]]
@@ -213,16 +216,23 @@ class _Story:
         yield
         self._report.recovery[step] = time.monotonic() - begun
 
-    def _safetake(self, command: str, *arguments: str, allowed: tuple[int, ...] = (0,)) -> Any:
+    def _safetake(self, command: str, *arguments: str) -> Any:
+        """Run one command; its JSON. Raises SafetakeError with what it said, and its hint."""
         config = str(self._folder / "safetake.toml")
         words = [sys.executable, "-m", "safetake", "--config", config, "--json", command]
+        name = f"safetake {command}"
         text = self._processes.run(
-            f"safetake {command}", [*words, *arguments], _COMMAND_TIMEOUT_S, allowed
+            name, [*words, *arguments], _COMMAND_TIMEOUT_S, allowed=range(256)
         )
         try:
-            return json.loads(text)
+            answer = json.loads(text)
         except ValueError:
-            raise SafetakeError(f"safetake {command} --json gave no JSON: {text[:200]}") from None
+            raise SafetakeError(f"{name} --json gave no JSON: {text[:200]!r}") from None
+        if "error" in answer:
+            raise SafetakeError(
+                f"{name}: {answer['error']['message']}", hint=answer["error"]["hint"]
+            )
+        return answer
 
 
 def folder_bytes(folder: Path) -> int:
