@@ -112,6 +112,11 @@ class FilesSession:
                 self._name,
             )
 
+    @property
+    def files_read(self) -> int:
+        """How many files were opened and read so far."""
+        return self._survey.contents.files_read
+
     def close(self) -> None:
         """Drop the spool and the open buffer. Idempotent."""
         self._survey.contents.close()
