@@ -76,15 +76,20 @@ def take(
     before: Callable[[], None] = nothing,
     held: Callable[[], None] = nothing,
     after: Callable[[], None] = nothing,
+    reading: Callable[[], None] = nothing,
     **options: Any,
 ) -> Taken:
-    """One capture of `root`; `before` the hold, inside it, and `after` it something may happen."""
+    """One capture of `root`; `before` the hold, inside it, and `after` it something may happen.
+
+    `reading` is called in the middle of files: after each buffer that was read.
+    """
     source = FilesSource("scripts", FilesConfig(type="files", path=root, **options))
     with tempfile.TemporaryDirectory() as scratch:
         context = CaptureContext(
             repository,
             None if parent is None else parent.parent,
             Path(scratch),
+            progress=lambda what, done, total: reading(),
             reader=repository,
         )
         session: FilesSession = source.session(context)
