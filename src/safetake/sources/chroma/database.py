@@ -15,7 +15,7 @@ import apsw
 from safetake.config import SqliteConfig
 from safetake.model import CaptureContext, Parent
 from safetake.sources.chroma import catalogue
-from safetake.sources.sqlite import live
+from safetake.sources.sqlite import facts, live
 from safetake.sources.sqlite.header import read_header
 from safetake.sources.sqlite.session import SqliteSession
 
@@ -61,18 +61,27 @@ class ChromaDatabase(SqliteSession):
         self._held()
 
     def describe(self, connection: apsw.Connection) -> dict[str, Any]:
-        return super().describe(connection) | {"chroma": catalogue.describe(connection)}
+        # The counts and hashes of every table would read most of the database after each hold;
+        # `content` proves its bytes, and Chroma's own questions what they mean.
+        return {
+            "schema_sha256": facts.schema_hash(connection),
+            "user_version": connection.pragma("user_version"),
+            "application_id": connection.pragma("application_id"),
+            "rows": {},
+            "foreign_key_violations": None,
+            "chroma": catalogue.describe(connection),
+        }
 
 
 def _part_of(context: CaptureContext) -> CaptureContext:
     """The context of the SQLite part: the parent's SQLite part as its parent."""
     parent = context.parent
     if parent is not None:
-        facts: dict[str, Any] = parent.entry.get("facts") or {}
+        found: dict[str, Any] = parent.entry.get("facts") or {}
         prints: dict[str, Any] = parent.entry.get("fingerprint") or {}
-        if isinstance(facts.get("sqlite"), dict) and isinstance(prints.get("sqlite"), dict):
-            rest = {key: facts[key] for key in facts if key not in ("sqlite", "segments")}
-            part = {"facts": facts["sqlite"] | {"chroma": rest}, "fingerprint": prints["sqlite"]}
+        if isinstance(found.get("sqlite"), dict) and isinstance(prints.get("sqlite"), dict):
+            rest = {key: found[key] for key in found if key not in ("sqlite", "segments")}
+            part = {"facts": found["sqlite"] | {"chroma": rest}, "fingerprint": prints["sqlite"]}
             parent = Parent(part, parent.node, parent.reader)
         else:
             parent = None

@@ -26,7 +26,7 @@ class ChromaSource:
                 from safetake.sources.chroma.rest import inspect_server
 
                 return inspect_server(self._config)
-            from safetake.sources.chroma.inspect import inspect_folder
+            from safetake.sources.chroma.look import inspect_folder
 
             return inspect_folder(self._path())
         except SafetakeError as error:
