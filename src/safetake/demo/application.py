@@ -94,7 +94,7 @@ class Application:
         command += ["--dir", str(self.places.redis), "--dbfilename", "dump.rdb"]
         command += ["--save", "", "--appendonly", "no"]
         self._processes.start("redis", command)
-        self._processes.wait_until(self._redis_ready, "Redis", timeout)
+        self._processes.wait_until(self._redis_unready, timeout)
 
     def create_stores(self) -> None:
         """Make the four stores; Redis has to run."""
@@ -111,16 +111,15 @@ class Application:
         """Poll both health endpoints until they answer 200; what each store said."""
         said: dict[str, Any] = {}
 
-        def ready() -> bool:
-            said.clear()
+        def unready() -> str:
             for name in SERVICES:
                 status, answer = self.ask(name, HEALTH)
                 if status != 200:
-                    return False
+                    return f"{name} is not healthy: {answer}"
                 said.update(answer["stores"])
-            return True
+            return ""
 
-        self._processes.wait_until(ready, "both health endpoints", timeout)
+        self._processes.wait_until(unready, timeout)
         return said
 
     def start_load(self, journal: Path, workers: int) -> None:
@@ -200,14 +199,14 @@ class Application:
             f"--generation-service-url=http://127.0.0.1:{ports['generation-service']}",
         ]
 
-    def _redis_ready(self) -> bool:
+    def _redis_unready(self) -> str:
         import redis
 
         client = redis.Redis(port=self._redis_port, socket_timeout=5)
         try:
             # while it loads it answers PING with an error
-            return bool(client.ping())
-        except (redis.ConnectionError, redis.BusyLoadingError):
-            return False
+            return "" if client.ping() else "Redis does not answer"
+        except (redis.ConnectionError, redis.BusyLoadingError) as error:
+            return f"Redis is not ready: {error}"
         finally:
             client.close()

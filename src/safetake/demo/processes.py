@@ -59,13 +59,16 @@ class Processes:
             raise SafetakeError(f"{name} failed (exit code {done.returncode}): {words}")
         return done.stdout
 
-    def wait_until(self, ready: Callable[[], bool], what: str, timeout: float) -> None:
-        """Poll `ready` until it is true. Raises SafetakeError when a process ends or time is up."""
+    def wait_until(self, unready: Callable[[], str], timeout: float) -> None:
+        """Poll until `unready` says nothing.
+
+        Raises SafetakeError with its last words when time is up or a process ended by itself.
+        """
         deadline = time.monotonic() + timeout
-        while not ready():
+        while why := unready():
             self.check()
             if time.monotonic() > deadline:
-                raise SafetakeError(f"{what}: not within {timeout:.0f} s")
+                raise SafetakeError(f"after {timeout:.0f} s: {why}")
             time.sleep(0.05)
 
     def check(self) -> None:
