@@ -109,7 +109,7 @@ class SnapshotInfo:
         return found
 
 
-def _info(name: str, document: dict[str, Any], rungs: Mapping[str, Rung]) -> SnapshotInfo:
+def _info(name: str, document: dict[str, Any], rungs: Rungs) -> SnapshotInfo:
     what = f"snapshots/{name}"
     try:
         time_ns = parse_go_time(document["time"])
@@ -121,19 +121,37 @@ def _info(name: str, document: dict[str, Any], rungs: Mapping[str, Rung]) -> Sna
         document["paths"], document["tags"] = paths, tags
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedError(f"{what} is damaged: not a snapshot") from error
-    # `restic tag` and `rewrite` give a new id and keep the old one as `original`
-    for known in (name, str(document.get("original", ""))):
-        if known in rungs:
-            return SnapshotInfo(name, time_ns, document, rungs[known])
-    return SnapshotInfo(name, time_ns, document, Rung(STORED, time_ns))
+    return SnapshotInfo(name, time_ns, document, rungs.of(document["tree"], time_ns))
 
 
-def read_rungs(repository: Repository) -> dict[str, Rung]:
-    """The highest rung proven of each snapshot, or FAILED when damage was found since."""
+class Rungs:
+    """What the proofs in a repository say of each tree.
+
+    A proof is about content: it holds for every snapshot of the same tree, also after `restic tag`
+    or `restic copy` gave it a new id. A proof that cannot be read may have been a failure, so that
+    no rung is shown while there is one; it does not keep anybody from restoring.
+    """
+
+    def __init__(self, proven: dict[str, Rung], unreadable: list[str]) -> None:
+        self._proven = proven
+        self._unreadable = unreadable
+
+    def of(self, tree: str, stored_ns: int) -> Rung:
+        """The rung of a snapshot of `tree` that was stored at `stored_ns`."""
+        rung = self._proven.get(tree, Rung(STORED, stored_ns))
+        if self._unreadable and rung.name != FAILED:
+            return Rung(STORED, stored_ns, list(self._unreadable))
+        return rung
+
+
+def read_rungs(repository: Repository) -> Rungs:
+    """The highest rung proven of each tree, or FAILED when damage was found since."""
     proofs: dict[str, list[tuple[int, bool, str, list[str]]]] = {}
-    for name, document in repository.documents("proofs"):
+    unreadable: list[str] = []
+    for name, _ in repository.storage.list("proofs"):
         try:
-            proofs.setdefault(str(document["snapshot"]), []).append(
+            document = repository.load_document("proofs", name)
+            proofs.setdefault(str(document["tree"]), []).append(
                 (
                     parse_go_time(document["time"]),
                     bool(document["ok"]),
@@ -141,10 +159,14 @@ def read_rungs(repository: Repository) -> dict[str, Rung]:
                     [str(problem) for problem in document.get("problems", [])],
                 )
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise DamagedError(f"proofs/{name} is damaged: not a proof") from error
+        except FileNotFoundError:
+            continue  # removed since the listing
+        except DamagedError as error:
+            unreadable.append(f"{error}; remove it and verify again")
+        except (KeyError, TypeError, ValueError):
+            unreadable.append(f"proofs/{name} is damaged: not a proof; remove it and verify again")
     rungs = {}
-    for snapshot, found in proofs.items():
+    for tree, found in proofs.items():
         found.sort(key=lambda proof: proof[0])
         best: Rung | None = None
         height = -1
@@ -157,8 +179,8 @@ def read_rungs(repository: Repository) -> dict[str, Rung]:
                 # what failed at a rung is outweighed only by a proof of that rung or a higher one
                 best, height = Rung(rung, time_ns), RUNGS.index(rung)
         if best is not None:
-            rungs[snapshot] = best
-    return rungs
+            rungs[tree] = best
+    return Rungs(rungs, unreadable)
 
 
 def list_snapshots(repository: Repository) -> list[SnapshotInfo]:
@@ -210,9 +232,9 @@ def read_manifest(reader: Reader, snapshot: SnapshotInfo) -> dict[str, Any] | No
                 raise DamagedError(f"snapshot {snapshot.id[:8]}: its manifest is too large")
             try:
                 manifest = json.loads(b"".join(map(reader.blob, node.content)))
-                if not isinstance(manifest["sources"], dict):
+                if not all(isinstance(entry, dict) for entry in manifest["sources"].values()):
                     raise DamagedError(f"snapshot {snapshot.id[:8]}: its manifest has no sources")
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 raise DamagedError(
                     f"snapshot {snapshot.id[:8]}: its manifest is not valid ({error})"
                 ) from error

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from safetake import __version__
 from safetake.clock import go_time, now_ns
-from safetake.errors import DamagedError, SafetakeError
+from safetake.errors import DamagedError
 from safetake.model import Check, Progress
 from safetake.restore.beside import choose, restore_to
 from safetake.restore.plan import plan_node
@@ -126,6 +126,7 @@ def verify(
             {
                 "safetake": __version__,
                 "snapshot": snapshot.id,
+                "tree": snapshot.tree.hex(),
                 "rung": RUNG_OF[level],
                 "ok": report.ok,
                 "time": go_time(now_ns()),
@@ -246,7 +247,7 @@ def question(
     try:
         checks = [Check(**item) for item in json.loads(answers.read_text(encoding="utf-8"))]
     except (OSError, ValueError, TypeError) as error:
-        raise SafetakeError(f"the questions about {staged.name} gave no answer: {error}") from error
+        return [Check("opened", ok=False, expected="an answer", found=f"none: {error}")]
     if not checks:
         return [Check("opened", ok=False, expected="at least one question", found="none")]
     return checks

@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from safetake.errors import DamagedError, StorageError
+from safetake.errors import DamagedError
 from safetake.model import Progress
 from safetake.repository.crypto import Sealer
 from safetake.repository.digests import BlobDigest
@@ -233,8 +233,8 @@ def _data(
                 return
             try:
                 problems, read = _pack(repository, pack, _once(packs[pack]), sealer, digest)
-            except StorageError as error:
-                broken.append(error)
+            except BaseException as error:  # noqa: BLE001 - raised by the caller's thread
+                broken.append(error)  # a thread that only died would leave packs unread in silence
                 return
             with lock:
                 report.errors += problems

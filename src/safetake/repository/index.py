@@ -15,7 +15,9 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from safetake.errors import DamagedError
-from safetake.repository.pack import Entry
+from safetake.model import MAX_BLOB_BYTES
+from safetake.repository.crypto import OVERHEAD
+from safetake.repository.pack import MAX_TREE_BYTES, Entry
 
 _RECORD = struct.Struct("<32sIIIIB")
 _SIZE = _RECORD.size
@@ -78,7 +80,14 @@ class Index:
                 for blob in pack["blobs"]:
                     blob_id = fromhex(blob["id"])
                     kind = blob["type"]
-                    if len(blob_id) != 32 or kind not in ("data", "tree"):
+                    limit = MAX_TREE_BYTES if kind == "tree" else MAX_BLOB_BYTES
+                    size = blob.get("uncompressed_length", 0)
+                    if (
+                        len(blob_id) != 32
+                        or kind not in ("data", "tree")
+                        or not OVERHEAD <= blob["length"] <= 2 * limit  # zstd may grow a blob
+                        or not 0 <= size <= limit
+                    ):
                         raise DamagedError(f"{what} is damaged: impossible blob")
                     records.append(
                         pack_record(
@@ -86,13 +95,15 @@ class Index:
                             number,
                             blob["offset"],
                             blob["length"],
-                            blob.get("uncompressed_length", 0),
+                            size,
                             kind == "tree",
                         )
                     )
             self._loading.extend(records)
-        except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, struct.error) as error:
             raise DamagedError(f"{what} is damaged: not an index ({error})") from error
+        except RecursionError as error:
+            raise DamagedError(f"{what} is damaged: nested too deeply") from error
 
     def freeze(self) -> None:
         """Sort what was loaded; call once after the last `load`."""

@@ -122,12 +122,12 @@ def _parse(name: str, content: bytes) -> dict[str, Any]:
                 raise DamagedError(f"{what} is damaged: {word} is not a positive number")
         for word in ("salt", "data"):
             data[word] = base64.b64decode(data[word], validate=True)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DamagedError(f"{what} is damaged: not a key file") from error
     if data.get("kdf") != "scrypt":
         raise DamagedError(f"{what} uses the unknown key derivation {str(data.get('kdf'))[:20]!r}")
     n, r, p = data["N"], data["r"], data["p"]
-    if n & (n - 1) or n < 2 or 128 * n * r > _MAX_MEMORY or p > 64:
+    if n & (n - 1) or n < 2 or p > 64 or 128 * r * (n + p) > _MAX_MEMORY:
         raise DamagedError(f"{what} asks for scrypt N={n} r={r} p={p}, more than is accepted")
     return data
 
@@ -200,7 +200,10 @@ class Keys:
         """All keys, the oldest first. Raises DamagedError naming a damaged file."""
         found = []
         for name, _ in self._storage.list("keys"):
-            data = _parse(name, self._storage.get("keys", name))
+            try:
+                data = _parse(name, self._storage.get("keys", name))
+            except FileNotFoundError:
+                continue  # removed since the listing
             found.append(
                 KeyInfo(
                     name,

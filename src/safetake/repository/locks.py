@@ -3,7 +3,7 @@
 Check, write, check again: on a storage with consistent listing at least one of two rivals sees the
 other. A lock is refreshed every 5 minutes by writing a new file and removing the old one; it is
 stale after 30 minutes, or at once when its process on the same host is gone. Stale locks are
-removed when they are in the way: a crashed run never wedges the next one (one project's retention
+removed by whoever locks next: a crashed run never wedges the next one (one project's retention
 stood still for 52 days behind such a lock).
 """
 
@@ -104,7 +104,7 @@ class Locks:
                         int(document.get("pid", 0)),
                     )
                 )
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
                 raise DamagedError(
                     f"{what} is damaged: not a lock",
                     hint="when nothing else uses the repository: `safetake unlock --all`",
@@ -129,10 +129,12 @@ class Locks:
 
     def _conflict(self, exclusive: bool, own: str) -> None:
         for lock in self.list():
-            if lock.id == own or not (exclusive or lock.exclusive):
+            if lock.id == own:
                 continue
-            if lock.stale():
+            if lock.stale():  # also one that is not in our way: it is in the way of `restic prune`
                 self._storage.remove("locks", lock.id)
+                continue
+            if not (exclusive or lock.exclusive):
                 continue
             raise RepositoryLockedError(
                 f"the repository at {self._storage.location} is locked: {lock}",

@@ -17,8 +17,15 @@ from safetake.repository.crypto import OVERHEAD, Sealer
 PACK_BYTES = 16 << 20
 """A pack is closed when it is at least this long."""
 
+PACK_BLOBS = 100_000
+"""A pack is closed when it holds this many: with one more batch of the smallest chunks its header
+stays under the 16 MiB that stock restic accepts."""
+
 MAX_HEADER_BYTES = 16 << 20
-"""Longest header that is accepted (a pack of 300,000 blobs)."""
+"""Longest header that is accepted, as in restic."""
+
+MAX_TREE_BYTES = 1 << 30
+"""Longest tree that is accepted (a folder of some million entries is one blob)."""
 
 _PLAIN = struct.Struct("<BI32s")
 _COMPRESSED = struct.Struct("<BII32s")
@@ -78,7 +85,7 @@ def decode_header(
             if kind in (2, 3):
                 _, length, plain_length, blob = _COMPRESSED.unpack_from(plain, at)
                 at += _COMPRESSED.size
-                if plain_length == 0 or plain_length > MAX_BLOB_BYTES * 8:
+                if not 0 < plain_length <= (MAX_TREE_BYTES if kind == 3 else MAX_BLOB_BYTES):
                     raise DamagedError(f"{what} is damaged: impossible blob size {plain_length}")
             elif kind in (0, 1):
                 _, length, blob = _PLAIN.unpack_from(plain, at)

@@ -1,4 +1,4 @@
-"""The chunker polynomial that the config must name, for stock restic to cut its own files with.
+"""The chunker polynomial that the config must name, for stock restic to cut its own files
 with.
 
 A random irreducible polynomial of degree 53 over GF(2), as bits of an integer; Rabin's test.

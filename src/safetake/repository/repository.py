@@ -98,13 +98,20 @@ class Repository:
                 hint="make one with `safetake init`, or correct [repository] location",
             )
         key, name = find_key(storage, password)
-        plain = Sealer(key).unseal(storage.get("config", "config"), "config")
+        try:
+            sealed = storage.get("config", "config")
+        except FileNotFoundError as error:
+            raise RepositoryMissingError(
+                f"the repository at {storage.location} was removed while it was opened",
+                hint="correct [repository] location, or make one with `safetake init`",
+            ) from error
+        plain = Sealer(key).unseal(sealed, "config")
         try:
             config = json.loads(bytes(plain))
             version = config["version"]
             if not isinstance(config["id"], str) or not isinstance(version, int):
                 raise DamagedError("config is damaged: no repository id")
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise DamagedError("config is damaged: not a repository configuration") from error
         if version not in (1, 2):
             raise SafetakeError(
@@ -181,7 +188,7 @@ class Repository:
         plain = load_unpacked(self.storage, self.key, kind, name)
         try:
             document = json.loads(plain)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DamagedError(f"{kind}/{name} is damaged: not JSON") from error
         if not isinstance(document, dict):
             raise DamagedError(f"{kind}/{name} is damaged: not a JSON object")

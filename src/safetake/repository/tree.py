@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import stat
 from collections.abc import Iterable
 from functools import lru_cache
@@ -46,8 +47,11 @@ _ESCAPES = {"\a": "\\a", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t
             "\v": "\\v", "\\": "\\\\", '"': '\\"'}  # fmt: skip
 _UNESCAPES = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v",
               "\\": "\\", '"': '"', "'": "'"}  # fmt: skip
-_HTML = str.maketrans(
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_IMPOSSIBLE = re.compile("[\0\ud800-\udc7f\udd00-\udfff]")  # what os.fsdecode never gives
+_GO = str.maketrans(
     {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+    | {chr(byte): "\\ufffd" for byte in range(0xDC80, 0xDD00)}  # bytes that are no UTF-8
 )
 
 
@@ -149,14 +153,14 @@ def _encode_node(node: Node) -> dict[str, Any]:
         if value:
             document[field] = value
     if node.linktarget:
-        raw = os.fsencode(node.linktarget)
-        document["linktarget"] = raw.decode("utf-8", "replace")
-        if document["linktarget"].encode() != raw:
+        document["linktarget"] = node.linktarget
+        if _SURROGATE.search(node.linktarget):
+            raw = os.fsencode(node.linktarget)
             document["linktarget_raw"] = base64.b64encode(raw).decode()
     if node.xattrs:
         document["extended_attributes"] = [
             {"name": name, "value": base64.b64encode(value).decode()}
-            for name, value in sorted(node.xattrs.items())
+            for name, value in node.xattrs.items()  # as listed, like restic
         ]
     if node.device:
         document["device"] = node.device
@@ -181,11 +185,16 @@ def encode_tree(nodes: Iterable[Node]) -> bytes:
         ensure_ascii=False,
         separators=(",", ":"),
     )
-    return (text.translate(_HTML) + "\n").encode("utf-8", "surrogatepass")
+    return (text.translate(_GO) + "\n").encode()
 
 
 def _is_component(name: str) -> bool:
-    return bool(name) and name not in (".", "..") and "/" not in name and "\0" not in name
+    return bool(name) and name not in (".", "..") and "/" not in name and _is_raw(name)
+
+
+def _is_raw(text: str) -> bool:
+    """Whether the system can take it as a name or link target."""
+    return _IMPOSSIBLE.search(text) is None
 
 
 @lru_cache(maxsize=8192)
@@ -222,6 +231,8 @@ def _decode_node(document: dict[str, Any]) -> Node:
     node.linktarget = str(document.get("linktarget", ""))
     if raw := document.get("linktarget_raw"):
         node.linktarget = os.fsdecode(base64.b64decode(raw, validate=True))
+    if not _is_raw(node.linktarget):
+        raise ValueError("impossible link target")
     for pair in document.get("extended_attributes") or ():
         node.xattrs[str(pair["name"])] = base64.b64decode(pair.get("value") or "", validate=True)
     content = document.get("content")

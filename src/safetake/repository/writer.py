@@ -27,7 +27,7 @@ from safetake.repository.codec import compress
 from safetake.repository.crypto import MasterKey, Sealer
 from safetake.repository.digests import Digests, Hasher
 from safetake.repository.index import MAX_ENTRIES, Index
-from safetake.repository.pack import PACK_BYTES, Entry, encode_header
+from safetake.repository.pack import PACK_BLOBS, PACK_BYTES, Entry, encode_header
 from safetake.repository.tree import encode_tree
 from safetake.storage import Storage, Upload
 
@@ -110,7 +110,7 @@ class _Packer:
 
     @property
     def full(self) -> bool:
-        return self._length >= PACK_BYTES
+        return self._length >= PACK_BYTES or len(self._entries) >= PACK_BLOBS
 
     def close(self, sealer: Sealer) -> _Closed | None:
         """The finished pack to commit, or None when there is nothing in it."""

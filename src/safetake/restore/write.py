@@ -68,6 +68,7 @@ class TreeWriter:
         self._root = os.fspath(root)
         self._progress = progress
         self._owner = os.geteuid() == 0
+        self._inherits = bool(os.stat(root).st_mode & stat.S_ISGID)  # noqa: PTH116
         self.problems: list[str] = []
         """Metadata that could not be set; the bytes are right nevertheless."""
         self._lock = threading.Lock()
@@ -76,22 +77,23 @@ class TreeWriter:
         """Write everything. Raises RestoreError, DamagedError."""
         for path, _ in plan.folders:
             self._folder(path, overwrite)
-        originals: dict[tuple[int, int], str] = {}
+        originals: dict[tuple[int, int], PlannedFile] = {}
         links: list[tuple[str, str]] = []
         files = []
         for file in plan.files:
             node = file.node
             if file.layout is None and node.links > 1 and node.inode:
                 key = (node.inode, node.device_id)
-                if key in originals:
-                    links.append((originals[key], file.path))
+                original = originals.setdefault(key, file)
+                # one inode with two contents was reused, or is a lie: each keeps its own bytes
+                if original is not file and original.node.content == node.content:
+                    links.append((original.path, file.path))
                     continue
-                originals[key] = file.path
             files.append(file)
         for window in _windows(files):
             self._files(window, overwrite)
-        for original, path in links:
-            self._make(path, overwrite, partial(_link, self._at(original)))
+        for path, link in links:
+            self._make(link, overwrite, partial(_link, self._at(path)))
         for path, node in plan.others:
             self._other(path, node, overwrite)
         for path, node in reversed(plan.folders):
@@ -212,29 +214,29 @@ class TreeWriter:
             raise _failure(target.path, error) from error
 
     def _metadata_fd(self, fd: int, path: str, node: Node) -> None:
-        if self._owner and (node.uid or node.gid):
+        if self._owner and (node.uid or node.gid or self._inherits):
             self._try(path, "owner", lambda: os.fchown(fd, node.uid, node.gid))
-        self._try(path, "mode", lambda: os.fchmod(fd, stat.S_IMODE(node.mode)))
+        # attributes after the owner, which clears capabilities, and before a read-only mode
         for name, value in node.xattrs.items():
             self._try(path, name, partial(os.setxattr, fd, name, value))
+        self._try(path, "mode", lambda: os.fchmod(fd, stat.S_IMODE(node.mode)))
         self._try(path, "times", lambda: os.utime(fd, ns=(node.atime_ns, node.mtime_ns)))
 
     def _metadata(self, path: str, node: Node) -> None:
         if self._owner:
             self._try(path, "owner", lambda: os.lchown(path, node.uid, node.gid))
-        link = stat.S_ISLNK(os.lstat(path).st_mode)
-        if not link:
-            self._try(path, "mode", lambda: os.chmod(path, stat.S_IMODE(node.mode)))  # noqa: PTH101
         for name, value in node.xattrs.items():
             setting = partial(os.setxattr, path, name, value, follow_symlinks=False)
             self._try(path, name, setting)
+        if not stat.S_ISLNK(os.lstat(path).st_mode):
+            self._try(path, "mode", lambda: os.chmod(path, stat.S_IMODE(node.mode)))  # noqa: PTH101
         times = (node.atime_ns, node.mtime_ns)
         self._try(path, "times", lambda: os.utime(path, ns=times, follow_symlinks=False))
 
     def _try(self, path: str, what: str, action: Callable[[], None]) -> None:
         try:
             action()
-        except (OSError, OverflowError) as error:
+        except (OSError, OverflowError, ValueError) as error:
             with self._lock:
                 if len(self.problems) < 100:
                     self.problems.append(f"{path}: {what} not restored: {error}")
@@ -248,6 +250,9 @@ class TreeWriter:
             kind = stat.S_IFBLK if node.type == "dev" else stat.S_IFCHR
             if not self._owner:
                 self.problems.append(f"{self._at(path)}: device not restored: not root")
+                return
+            if node.device >= 1 << 63:
+                self.problems.append(f"{self._at(path)}: impossible device number {node.device}")
                 return
             self._make(path, overwrite, lambda at: os.mknod(at, kind | 0o600, node.device))
         elif node.type == "socket":

@@ -284,7 +284,7 @@ def process_exists(pid: int) -> bool:
     """Whether a process of this host has the number."""
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True
