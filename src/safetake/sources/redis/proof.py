@@ -18,6 +18,7 @@ from safetake.sources.redis import aof
 from safetake.sources.redis.canonical import Tally
 from safetake.sources.redis.rdb import RdbFile, UnsupportedRdbError
 from safetake.sources.redis.scratch import (
+    LEAST_DATABASES,
     Binary,
     ScratchError,
     ScratchServer,
@@ -156,6 +157,6 @@ def _counts(
         shutil.copytree(staged / aof.DIRECTORY, folder / aof.DIRECTORY)
     else:
         shutil.copyfile(staged / aof.SINGLE, folder / aof.SINGLE)
-    databases = max(16, *(int(db) + 1 for db in expected), 16)
+    databases = max([LEAST_DATABASES, *map(int, expected)]) + 1
     with ScratchServer(binary, folder, appendonly=append_only, databases=databases) as server:
         return server.keyspace()

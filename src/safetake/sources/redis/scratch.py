@@ -25,6 +25,8 @@ from safetake.errors import SafetakeError
 from safetake.sources.redis.server import Version, parse_info, parse_keyspace, parse_version
 from safetake.sources.redis.wire import Address, Connection, ServerGoneError, ServerRefusal
 
+LEAST_DATABASES = 1024
+"""More than a dump will have that its server does not name in INFO."""
 START_SECONDS = 60.0
 SECONDS_PER_MB = 0.5
 """Patience for loading: a slow disk and a busy machine included (measured: 0.05 s per MB)."""

@@ -25,7 +25,7 @@ from safetake.sources.redis.canonical import Tally, canonicalise
 from safetake.sources.redis.rdb import RdbFile, UnsupportedRdbError
 from safetake.sources.redis.replication import Replica
 from safetake.sources.redis.scan import scan
-from safetake.sources.redis.scratch import ScratchError, fitting, fold
+from safetake.sources.redis.scratch import LEAST_DATABASES, ScratchError, fitting, fold
 from safetake.sources.redis.server import Server, parse_info, parse_keyspace
 from safetake.sources.redis.store import (
     digest,
@@ -139,6 +139,8 @@ class RedisSession:
             answers = self._ask_held(
                 [*pause, ("INFO", "replication"), ("INFO", "keyspace")], timeout
             )
+            if pause and isinstance(answers[0], ServerRefusal):
+                self._paused_at = None  # nothing was paused
             for answer in answers:
                 if isinstance(answer, ServerRefusal):
                     if answer.code == "BUSY":
@@ -251,6 +253,9 @@ class RedisSession:
     # -- prepare -----------------------------------------------------------------------------
 
     def _join(self, address: Address, server: Server) -> None:
+        assert self._control is not None
+        if not server.is_replica:
+            self._control.call("CLIENT", "PAUSE", 0, "WRITE")  # allowed? better known now
         resume, node = self._resume_point()
         self._replica = Replica(address, server, self._folder, self._context.progress)
         if not self._replica.join(resume):
@@ -349,7 +354,7 @@ class RedisSession:
                 f"no {server.family}-server like {server.version_text} here to fold the last"
                 " commands: kept in append-only form (see README.txt beside dump.rdb)"
             )
-        databases = max(16, tail.highest + 1, *(int(db) + 1 for db in server.keyspace))
+        databases = max(tail.highest, LEAST_DATABASES, *map(int, server.keyspace)) + 1
         for binary in binaries:
             folder = self._folder / "fold"
             shutil.rmtree(folder, ignore_errors=True)
