@@ -133,8 +133,6 @@ class DemoReport:
             lines.append(f"… and {len(self.problems) - 20} more")
         verdict = "everything came back" if self.ok else f"{len(self.problems)} problems"
         lines.append(f"{'OK' if self.ok else 'FAILED'}: {verdict} ({self.seconds:.0f} s in all)")
-        if self.kept:
-            lines.append(f"Kept: {self.kept}")
         return "\n".join(lines)
 
 

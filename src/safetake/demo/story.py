@@ -68,6 +68,10 @@ def run_demo(*, keep: bool, seconds: float, json: bool, echo: Callable[[str], No
     try:
         report = _Story(folder, seconds, tell).run()
         report.kept = str(folder) if keep else ""
+    except SafetakeError:
+        if keep:
+            tell(f"kept: {folder}")
+        raise
     finally:
         if not keep:
             shutil.rmtree(folder, ignore_errors=True)
