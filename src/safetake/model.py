@@ -217,9 +217,11 @@ class Source(Protocol):
 
     name: str
     type: str
-    hold_rank: int
-    """Lower is held earlier: stores with more work inside the hold come first (chroma 10,
-    sqlite 20 (rollback journal) or 30 (WAL), redis 40, files 50)."""
+
+    @property
+    def hold_rank(self) -> int:
+        """Lower is held earlier: stores with more work inside the hold come first (chroma 10,
+        sqlite 20 (rollback journal) or 30 (WAL), redis 40, files 50)."""
 
     def inspect(self) -> SourceState:
         """Look at the live store without changing it; problems are in the state, not raised."""
