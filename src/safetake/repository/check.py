@@ -21,10 +21,10 @@ from safetake.errors import DamagedError
 from safetake.model import Progress
 from safetake.repository.crypto import Sealer
 from safetake.repository.digests import BlobDigest
+from safetake.repository.documents import load_unpacked
 from safetake.repository.index import Index
 from safetake.repository.pack import Entry, decode_header, header_length
 from safetake.repository.reader import READ_BYTES, RepositoryReader, blob_name, open_blob
-from safetake.repository.repository import load_unpacked
 
 if TYPE_CHECKING:
     from safetake.model import Node

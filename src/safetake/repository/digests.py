@@ -27,8 +27,8 @@ _RECORD = DIGEST_BYTES + 32
 _VERSION = b"\x01"
 MERGE_FILES = 24
 """More files than this are merged into one by the next writer."""
-MAX_RECORDS = 4 << 20
-"""Bound of memory: 4 M blobs, 208 MiB at most (256 GiB of 64 KiB chunks); the rest is SHA-256."""
+MAX_RECORDS = 1 << 20
+"""Bound of memory: 52 MiB (the blobs of 64 GiB in 64 KiB chunks); the rest goes by SHA-256."""
 
 
 class Hasher:
@@ -51,8 +51,7 @@ class Digests:
     def __init__(self, storage: Storage, key: MasterKey) -> None:
         self._storage = storage
         self._key = key
-        self._table = b""
-        self._buckets = array("Q", [0]) * 65537
+        self._sorted = (b"", array("Q", [0]) * 65537)
         self._recent: dict[bytes, bytes] = {}
         self._unsaved: list[bytes] = []
         self._files: list[str] = []
@@ -60,7 +59,7 @@ class Digests:
         """Files that did not unseal; they are not used."""
 
     def __len__(self) -> int:
-        return len(self._table) // _RECORD + len(self._recent)
+        return len(self._sorted[0]) // _RECORD + len(self._recent)
 
     def load(self) -> None:
         """Read every file. A damaged one is remembered in `damaged` and not used."""
@@ -85,7 +84,6 @@ class Digests:
         self._set(sorted(set(records)))
 
     def _set(self, records: list[bytes]) -> None:
-        self._table = b"".join(records)
         buckets = array("Q")
         filled = 0
         for position, record in enumerate(records):
@@ -96,17 +94,17 @@ class Digests:
         while filled <= 65536:
             buckets.append(len(records))
             filled += 1
-        self._buckets = buckets
+        self._sorted = (b"".join(records), buckets)
 
     def find(self, digest: bytes) -> bytes | None:
         """The blob id, or None when it is not known."""
         found = self._recent.get(digest)
         if found is not None:
             return found
+        table, buckets = self._sorted
         bucket = (digest[0] << 8) | digest[1]
-        low = self._buckets[bucket]
-        high = end = self._buckets[bucket + 1]
-        table = self._table
+        low = buckets[bucket]
+        high = end = buckets[bucket + 1]
         while low < high:
             middle = (low + high) >> 1
             at = middle * _RECORD
@@ -131,12 +129,15 @@ class Digests:
             return
         fresh = sorted({digest + self._recent[digest] for digest in unsaved})
         merge = len(self._files) >= MERGE_FILES
-        if merge:
-            table = self._table
-            stored = [table[at : at + _RECORD] for at in range(0, len(table), _RECORD)]
-            body = b"".join(sorted({*stored, *fresh}))
-        else:
-            body = b"".join(fresh)
+        table = self._sorted[0]
+        known = [table[at : at + _RECORD] for at in range(0, len(table), _RECORD)]
+        if len(known) + len(fresh) <= MAX_RECORDS:
+            self._set(sorted({*known, *fresh}))
+            table = self._sorted[0]
+        for digest in unsaved:
+            self._recent.pop(digest, None)
+        body = table if merge and len(known) + len(fresh) <= MAX_RECORDS else b"".join(fresh)
+        merge = body is table
         sealed = bytes(Sealer(self._key).seal(_VERSION + body))
         name = hashlib.sha256(sealed).hexdigest()
         self._storage.put("digests", name, sealed)

@@ -56,13 +56,13 @@ class Index:
         self._packs: list[str] = []
         self._numbers: dict[str, int] = {}
         self._loading: list[bytes] = []
-        self._table = b""
-        self._buckets = array("Q", [0]) * 65537
+        self._sorted = (b"", array("Q", [0]) * 65537)
         self._recent: dict[bytes, list[tuple[int, int, int, int, bool]]] = {}
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        return len(self._table) // _SIZE + sum(len(entries) for entries in self._recent.values())
+        recent = sum(len(entries) for entries in self._recent.values())
+        return len(self._sorted[0]) // _SIZE + recent
 
     def load(self, name: str, content: bytes) -> None:
         """Take in one index file's JSON; `freeze` makes it searchable. Raises DamagedError."""
@@ -107,12 +107,26 @@ class Index:
 
     def freeze(self) -> None:
         """Sort what was loaded; call once after the last `load`."""
-        records = self._loading
-        if self._table:
-            table = self._table
-            records.extend(table[at : at + _SIZE] for at in range(0, len(table), _SIZE))
+        records, self._loading = self._loading, []
+        self._sort(records)
+
+    def merge(self) -> None:
+        """Move the blobs of this run from the dict (400 bytes each) into the table (49 bytes)."""
+        with self._lock:
+            recent = dict(self._recent)
+            records = [
+                _RECORD.pack(blob_id, *place)
+                for blob_id, places in recent.items()
+                for place in places
+            ]
+            self._sort(records)
+            for blob_id in recent:  # only now: a lookup meanwhile finds them in one or in both
+                del self._recent[blob_id]
+
+    def _sort(self, records: list[bytes]) -> None:
+        table = self._sorted[0]
+        records.extend(table[at : at + _SIZE] for at in range(0, len(table), _SIZE))
         records.sort()
-        self._table = b"".join(records)
         buckets = array("Q")
         append = buckets.append
         filled = 0
@@ -124,8 +138,7 @@ class Index:
         while filled <= 65536:
             append(len(records))
             filled += 1
-        self._buckets = buckets
-        self._loading = []
+        self._sorted = (b"".join(records), buckets)
 
     def _number(self, pack: str) -> int:
         number = self._numbers.get(pack)
@@ -145,10 +158,10 @@ class Index:
 
     def _find(self, blob_id: bytes) -> Iterator[tuple[int, int, int, int, bool]]:
         yield from self._recent.get(blob_id, ())
+        table, buckets = self._sorted
         bucket = (blob_id[0] << 8) | blob_id[1]
-        low = self._buckets[bucket]
-        high = end = self._buckets[bucket + 1]
-        table = self._table
+        low = buckets[bucket]
+        high = end = buckets[bucket + 1]
         while low < high:
             middle = (low + high) >> 1
             at = middle * _SIZE
@@ -179,7 +192,7 @@ class Index:
     def packs(self) -> dict[str, list[Entry]]:
         """Every pack with its entries by offset. For check: takes memory for all entries."""
         found: dict[str, list[Entry]] = {pack: [] for pack in self._packs}
-        table = self._table
+        table = self._sorted[0]
         for at in range(0, len(table), _SIZE):
             blob_id, number, offset, length, plain, tree = _RECORD.unpack_from(table, at)
             found[self._packs[number]].append(Entry(blob_id, bool(tree), offset, length, plain))

@@ -16,9 +16,9 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from safetake.errors import DamagedError, RepositoryMissingError, SafetakeError
-from safetake.repository.codec import decode_unpacked, encode_unpacked
 from safetake.repository.crypto import MasterKey, Sealer
 from safetake.repository.digests import Digests
+from safetake.repository.documents import load_unpacked, save_unpacked
 from safetake.repository.index import Index
 from safetake.repository.keys import Keys, find_key, seal_key
 from safetake.repository.locks import Locks
@@ -26,26 +26,6 @@ from safetake.repository.polynomial import random_polynomial
 from safetake.repository.reader import RepositoryReader
 from safetake.repository.writer import RepositoryWriter
 from safetake.storage import Kind, Storage
-
-
-def save_unpacked(storage: Storage, key: MasterKey, kind: Kind, plain: bytes) -> str:
-    """Store a JSON document durably; returns its name, the SHA-256 of the sealed bytes."""
-    sealed = bytes(Sealer(key).seal(encode_unpacked(plain)))
-    name = hashlib.sha256(sealed).hexdigest()
-    storage.put(kind, name, sealed)
-    return name
-
-
-def load_unpacked(storage: Storage, key: MasterKey, kind: Kind, name: str) -> bytes:
-    """The JSON of a document. Raises FileNotFoundError, DamagedError naming the file."""
-    what = f"{kind}/{name}"
-    sealed = storage.get(kind, name)
-    if hashlib.sha256(sealed).hexdigest() != name:
-        raise DamagedError(
-            f"{what} is damaged: its content does not hash to its name",
-            hint="bring this file back from a copy of the repository, then run `safetake check`",
-        )
-    return decode_unpacked(Sealer(key).unseal(sealed, what), what)
 
 
 class Repository:

@@ -7,7 +7,8 @@ between them. A full pack is synced and renamed by one committer thread while th
 index is written after its packs (`flush`), the snapshot after the index
 (`Repository.save_snapshot`).
 
-Memory: buffers (16 MiB), one batch of sealed blobs a worker, and 100 bytes for each new blob.
+Memory: buffers (16 MiB), one batch of sealed blobs a worker, and for each new blob 600 bytes until
+its index is written (every 50,000 blobs), 101 bytes in the tables of index and digests after that.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import hashlib
 import os
 import queue
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,8 @@ from safetake.model import BATCH_BYTES, MAX_BLOB_BYTES, BlobId, Node, Reader
 from safetake.repository.codec import compress
 from safetake.repository.crypto import MasterKey, Sealer
 from safetake.repository.digests import Digests, Hasher
-from safetake.repository.index import MAX_ENTRIES, Index
+from safetake.repository.documents import save_unpacked
+from safetake.repository.index import MAX_ENTRIES, Index, encode_index
 from safetake.repository.pack import PACK_BLOBS, PACK_BYTES, Entry, encode_header
 from safetake.repository.tree import encode_tree
 from safetake.storage import Storage, Upload
@@ -151,6 +153,14 @@ class _Flush:
     done: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
 
 
+@dataclass(slots=True)
+class _Settle:
+    """Answered by the committer when all packs before it are durable, and with `index` indexed."""
+
+    index: bool
+    done: threading.Event = field(default_factory=threading.Event)
+
+
 class RepositoryWriter:
     """The `Writer` of model.py over a repository. A context manager: leaving it without `flush`
     abandons what was not durable (nothing refers to it)."""
@@ -167,7 +177,7 @@ class RepositoryWriter:
         for _ in range(BUFFERS):
             self._buffers.put(bytearray(BATCH_BYTES))
         self._jobs: queue.Queue[_Job | _Flush | None] = queue.Queue(maxsize=BUFFERS)
-        self._commits: queue.Queue[_Closed | threading.Event | None] = queue.Queue(maxsize=2)
+        self._commits: queue.Queue[_Closed | _Settle | None] = queue.Queue(maxsize=2)
         self._unindexed: list[tuple[str, list[Entry]]] = []
         self._error: BaseException | None = None
         self._trees = _Packer(self._storage)
@@ -333,19 +343,38 @@ class RepositoryWriter:
             item = self._commits.get()
             if item is None:
                 return
-            if isinstance(item, threading.Event):
-                item.set()
-                continue
             try:
                 if self._error is not None:
                     raise self._error
-                item.upload.commit("data", item.name)
+                if isinstance(item, _Closed):
+                    self._commit_pack(item)
+                elif item.index:
+                    self._save_index()
             except BaseException as error:  # noqa: BLE001 - raised again by flush and submit
                 self._error = self._error or error
-                item.upload.abort()
-                continue
-            self._unindexed.append((item.name, item.entries))
-            self._index.add(item.name, item.entries)
+                if isinstance(item, _Closed):
+                    item.upload.abort()
+            finally:
+                if isinstance(item, _Settle):
+                    item.done.set()
+
+    def _commit_pack(self, pack: _Closed) -> None:
+        pack.upload.commit("data", pack.name)
+        self._index.add(pack.name, pack.entries)
+        self._unindexed.append((pack.name, pack.entries))
+        for entry in pack.entries:  # found in the index from here on
+            self._new.pop((entry.id, entry.tree), None)
+        if sum(len(entries) for _, entries in self._unindexed) >= MAX_ENTRIES:
+            self._save_index()
+
+    def _save_index(self) -> None:
+        packs, self._unindexed = self._unindexed, []
+        if not packs:
+            return
+        save_unpacked(self._storage, self._key, "index", encode_index(packs, []))
+        self._index.merge()
+        with contextlib.suppress(StorageError):  # only a faster way to the same answers
+            self._digests.save()
 
     # durability
 
@@ -378,23 +407,18 @@ class RepositoryWriter:
             closed = self._trees.close(self._tree_sealer)
         if closed is not None:
             self._commits.put(closed)
-        settled = threading.Event()
-        self._commits.put(settled)
-        settled.wait()
+        self._settle(index=False)
+
+    def _settle(self, *, index: bool) -> None:
+        settle = _Settle(index)
+        self._commits.put(settle)
+        settle.done.wait()
         self._raise()
 
     def flush(self) -> None:
         """Everything stored so far is durable and in the index when this returns."""
         self.flush_packs()
-        from safetake.repository.repository import save_unpacked
-
-        packs, self._unindexed = self._unindexed, []
-        for group in _groups(packs):
-            from safetake.repository.index import encode_index
-
-            save_unpacked(self._storage, self._key, "index", encode_index(group, []))
-        with contextlib.suppress(StorageError):  # only a faster way to the same answers
-            self._digests.save()
+        self._settle(index=True)
 
     def close(self) -> None:
         """Stop the threads; what was not flushed is abandoned. Idempotent."""
@@ -439,18 +463,3 @@ class _OwnReader:
     def tree(self, tree_id: BlobId) -> list[Node]:
         self._settle([tree_id], tree=True)
         return self._reader.tree(tree_id)
-
-
-def _groups(
-    packs: list[tuple[str, list[Entry]]],
-) -> Iterator[list[tuple[str, list[Entry]]]]:
-    group: list[tuple[str, list[Entry]]] = []
-    count = 0
-    for pack in packs:
-        group.append(pack)
-        count += len(pack[1])
-        if count >= MAX_ENTRIES:
-            yield group
-            group, count = [], 0
-    if group:
-        yield group
