@@ -1,0 +1,30 @@
+"""Unpacked files: JSON documents (index, snapshot, lock, proof), each sealed under its own hash."""
+
+from __future__ import annotations
+
+import hashlib
+
+from safetake.errors import DamagedError
+from safetake.repository.codec import decode_unpacked, encode_unpacked
+from safetake.repository.crypto import MasterKey, Sealer
+from safetake.storage import Kind, Storage
+
+
+def save_unpacked(storage: Storage, key: MasterKey, kind: Kind, plain: bytes) -> str:
+    """Store a JSON document durably; returns its name, the SHA-256 of the sealed bytes."""
+    sealed = bytes(Sealer(key).seal(encode_unpacked(plain)))
+    name = hashlib.sha256(sealed).hexdigest()
+    storage.put(kind, name, sealed)
+    return name
+
+
+def load_unpacked(storage: Storage, key: MasterKey, kind: Kind, name: str) -> bytes:
+    """The JSON of a document. Raises FileNotFoundError, DamagedError naming the file."""
+    what = f"{kind}/{name}"
+    sealed = storage.get(kind, name)
+    if hashlib.sha256(sealed).hexdigest() != name:
+        raise DamagedError(
+            f"{what} is damaged: its content does not hash to its name",
+            hint="bring this file back from a copy of the repository, then run `safetake check`",
+        )
+    return decode_unpacked(Sealer(key).unseal(sealed, what), what)
