@@ -94,6 +94,7 @@ def _serve(options: argparse.Namespace) -> int:
     import uvicorn
 
     from . import generation_service, project_service
+    from .web import KEEP_ALIVE
 
     services = {"project-service": project_service, "generation-service": generation_service}
     uvicorn.run(
@@ -102,6 +103,7 @@ def _serve(options: argparse.Namespace) -> int:
         port=options.port,
         log_level="warning",
         access_log=False,
+        timeout_keep_alive=KEEP_ALIVE,
     )
     return 0
 

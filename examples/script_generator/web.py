@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from http.client import HTTPConnection, HTTPException
 from threading import local
@@ -14,6 +15,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from .errors import ApplicationError, BadRequestError, ConflictError, NotFoundError, StoreError
+
+KEEP_ALIVE = 60
+"""Seconds that a service keeps an idle connection open."""
 
 
 class Client:
@@ -37,9 +41,13 @@ class Client:
 
     def _ask(self, method: str, path: str, body: bytes | None) -> Any:
         connection: HTTPConnection | None = getattr(self._local, "connection", None)
-        if connection is None:
+        now = time.monotonic()
+        if connection is None or now - self._local.used > KEEP_ALIVE / 2:
+            if connection is not None:
+                connection.close()  # the server may be about to close it
             connection = HTTPConnection(self._host, self._port, timeout=self._timeout)
             self._local.connection = connection
+        self._local.used = now
         try:
             connection.request(method, path, body, {"Content-Type": "application/json"})
             response = connection.getresponse()

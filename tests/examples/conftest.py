@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,25 +15,7 @@ from script_generator import projects, scripts, vectors
 from script_generator.jobs import JobStore
 from script_generator.settings import Settings
 
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@dataclass
-class RedisServer:
-    """A server that this test started, and only it."""
-
-    port: int
-    folder: Path
-    process: subprocess.Popen[bytes]
-    client: Any
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
+from tests.support.sample_application import RedisServer, Running, free_port, running_services
 
 
 @pytest.fixture
@@ -79,3 +59,9 @@ def settings(tmp_path: Path, redis_server: RedisServer) -> Settings:
     scripts.create(Path(made.scripts_dir))
     JobStore(made.redis_url).create()
     return made
+
+
+@pytest.fixture
+def services(settings: Settings) -> Iterator[Running]:
+    with running_services(settings) as running:
+        yield running

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 from script_generator.compare import Cut, compare
@@ -23,54 +16,7 @@ from script_generator.settings import Settings
 from script_generator.web import Client
 from script_generator.writing import embed, write_script
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
-
-
-@dataclass
-class Running:
-    settings: Settings
-    projects: Client
-    generation: Client
-    processes: list[subprocess.Popen[bytes]]
-
-    def kill(self) -> None:
-        for process in self.processes:
-            process.kill()
-            process.wait()
-
-
-@pytest.fixture
-def services(settings: Settings) -> Iterator[Running]:
-    environment = {name.upper(): str(value) for name, value in asdict(settings).items()}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "script_generator", name, "--port", str(urlsplit(url).port)],
-            env={**os.environ, **environment, "PYTHONPATH": str(EXAMPLES)},
-        )
-        for name, url in (
-            ("project-service", settings.project_service_url),
-            ("generation-service", settings.generation_service_url),
-        )
-    ]
-    running = Running(
-        settings,
-        Client(settings.project_service_url),
-        Client(settings.generation_service_url),
-        processes,
-    )
-    try:
-        for client in (running.projects, running.generation):
-            deadline = time.monotonic() + 60
-            while True:
-                try:
-                    assert client.get("/api/v1/health")["status"] == "ok"
-                    break
-                except StoreError:
-                    assert time.monotonic() < deadline
-                    time.sleep(0.05)
-        yield running
-    finally:
-        running.kill()
+from tests.support.sample_application import Running, layout, running_load
 
 
 def test_a_script_is_written_row_vector_file_queue_entry(
@@ -173,23 +119,10 @@ def test_a_killed_application_keeps_everything_that_its_load_driver_saw_acknowle
     services: Running, tmp_path: Path, redis_server: Any
 ) -> None:
     settings, journal = services.settings, tmp_path / "journal.jsonl"
-    environment = {name.upper(): str(value) for name, value in asdict(settings).items()}
-    command = [sys.executable, "-m", "script_generator", "load", "--journal", str(journal)]
-    driver = subprocess.Popen(
-        command, env={**os.environ, **environment, "PYTHONPATH": str(EXAMPLES)}
-    )
-    try:
-        deadline = time.monotonic() + 60
-        while not journal.exists() or len(read_journal(journal)) < 150:
-            assert driver.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+    with running_load(services, journal) as load:
+        load.wait_for(300)
         services.kill()
-        driver.send_signal(signal.SIGTERM)
-        assert driver.wait(60) == 0
-    finally:
-        driver.kill()
-        driver.wait()
+        load.end()
     redis_server.client.save()
     restored = layout(settings, redis_server.folder, tmp_path / "restored")
 
@@ -207,18 +140,6 @@ def test_a_killed_application_keeps_everything_that_its_load_driver_saw_acknowle
     assert verdict.stores["keys"].found == 3 * scripts
     assert verdict.stores["rows"].found == len(done) - scripts
     assert verdict.lost_items == 0
-
-
-def layout(settings: Settings, redis_folder: Path, restored: Path) -> Path:
-    """The stopped stores, as `safetake restore --to` lays them out."""
-    (restored / "projects").mkdir(parents=True)
-    (restored / "queue").mkdir()
-    for part in settings.database_path.parent.glob("projects.db*"):
-        shutil.copy(part, restored / "projects")
-    shutil.copytree(settings.chroma_path, restored / "vectors")
-    shutil.copytree(settings.scripts_dir, restored / "scripts")
-    shutil.copy(redis_folder / "dump.rdb", restored / "queue")
-    return restored
 
 
 def test_load_driver_given_services_that_are_down_counts_failures(
