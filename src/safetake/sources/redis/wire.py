@@ -291,23 +291,27 @@ def _open(address: Address) -> socket.socket:
         raw = socket.create_connection((address.host, address.port), timeout=CONNECT_SECONDS)
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        if not address.tls:
-            return raw
-        context = ssl.create_default_context(cafile=address.ca)
-        if address.cert is not None:
-            context.load_cert_chain(address.cert, address.key)
-        return context.wrap_socket(raw, server_hostname=address.host)
-    except ssl.SSLError as error:
-        if raw is not None:
-            raw.close()
-        raise ServerGoneError(
-            f"TLS with {address} failed: {error.reason or error}",
-            hint="check tls_ca (the server's authority), and tls_cert and tls_key if it wants ours",
-        ) from error
     except OSError as error:
         if raw is not None:
             raw.close()
         raise ServerGoneError(
             f"cannot connect to {address}: {error.strerror or error}",
             hint="is the server running, and is the address right?",
+        ) from error
+    return _secure(raw, address) if address.tls else raw
+
+
+def _secure(raw: socket.socket, address: Address) -> socket.socket:
+    try:
+        context = ssl.create_default_context(cafile=address.ca)
+        if address.cert is not None:
+            context.load_cert_chain(address.cert, address.key)
+        return context.wrap_socket(raw, server_hostname=address.host)
+    except OSError as error:  # also a port that speaks no TLS, and certificates that are not there
+        raw.close()
+        reason = error.reason if isinstance(error, ssl.SSLError) else error.strerror
+        raise ServerGoneError(
+            f"TLS with {address} failed: {reason or error}",
+            hint="check tls_ca (the server's authority), and tls_cert and tls_key if it wants ours;"
+            " a port without TLS needs redis://",
         ) from error
