@@ -88,10 +88,11 @@ def status_of(path: Path, *, ctime: int, mtime: int) -> os.stat_result:
         (AFTER, BEFORE, "other", True, AFTER, None, Verdict.OLDER),
         # not known: made after it, came into place around it, was there
         (AFTER, AFTER, None, True, AFTER, AFTER, Verdict.OMIT),
-        (AFTER, AFTER, None, True, AFTER, BEFORE, Verdict.UNSURE),
+        (AFTER, AFTER, None, True, AFTER, BEFORE, Verdict.ACROSS),
+        (AFTER + 1, AFTER, None, True, AFTER, BEFORE, Verdict.UNSURE),
         (AFTER, AFTER, None, True, AFTER, None, Verdict.UNSURE),
         (AFTER, BEFORE, None, True, BEFORE, BEFORE, Verdict.LATER),
-        (AFTER, AFTER, None, True, BEFORE, BEFORE, Verdict.LOST),
+        (AFTER + 1, AFTER, None, True, BEFORE, BEFORE, Verdict.ACROSS),
         # a stamp in whole seconds may be up to two seconds late
         (CUT - 500_000_000, BEFORE, None, True, AFTER, BEFORE, Verdict.UNSURE),
         (CUT - 2_500_000_000, BEFORE, None, True, AFTER, BEFORE, Verdict.READ),

@@ -19,6 +19,12 @@ _Below = tuple[bool, BlobId | None]
 """Whether a folder could be read, and its tree; None when that is the parent's."""
 
 
+_AFTER = {
+    Verdict.LATER: "its metadata were changed right after the cut",
+    Verdict.ACROSS: "made just before the cut and written after it: as it was right after it",
+}
+
+
 @dataclass(slots=True)
 class _Here:
     """The folder that is being put together."""
@@ -171,9 +177,6 @@ class Assembly:
         if verdict is Verdict.UNSURE:
             self._notes.add("came into place around the cut: left out", where)
             return None, False
-        if verdict is Verdict.LOST:
-            self._unread.add("was there at the cut, but changed before it was read", where)
-            return None, False
         kept = old if verdict in (Verdict.KEEP, Verdict.OLDER) else None
         if kind == "dir" and (kept is None or kept.type == "dir"):
             return self._folder_entry(here, name, status, kept, verdict)
@@ -223,8 +226,8 @@ class Assembly:
             return None, False
         if latest_ns(node.ctime_ns) <= self._cut.wall_ns and not into.torn:
             return node, verdict is Verdict.READ
-        if verdict is Verdict.LATER and not into.torn:
-            self._notes.add("its metadata were changed right after the cut", where)
+        if verdict in _AFTER and not into.torn:
+            self._notes.add(_AFTER[verdict], where)
             return node, False
         old = here.known.nodes.get(name)
         if old is not None and old.type == "file":

@@ -83,8 +83,8 @@ class Verdict(Enum):
     LATER = "as it is now: in place and written before the cut, its metadata touched after it"
     OLDER = "as known from before the cut: it was changed after the cut"
     OMIT = "not there at the cut"
+    ACROSS = "as it is now: made before the cut and written after it, never seen in between"
     UNSURE = "left out: came into place around the cut"
-    LOST = "there at the cut, but changed before it was ever read"
 
 
 def judge(
@@ -115,9 +115,13 @@ def judge(
     rewritten = latest_ns(status.st_mtime_ns) > cut_ns
     if kind_of(status.st_mode) == "dir" and rewritten:
         return Verdict.LATER  # names came or went in it after the cut; each is judged by itself
+    # A write sets both stamps, a rename only the change time: a file that is being written into its
+    # place at the cut, or rewritten right after it, differs from one that is renamed into place.
+    if rewritten and born is not None and status.st_mtime_ns == status.st_ctime_ns:
+        return Verdict.ACROSS
     if latest_ns(folder_ns) > cut_ns:
         return Verdict.UNSURE
-    return Verdict.LOST if rewritten else Verdict.LATER
+    return Verdict.ACROSS if rewritten else Verdict.LATER
 
 
 _OTHER_CLOCKS = ("nfs", "cifs", "smb", "9p", "fuse", "virtiofs", "ceph", "lustre", "gfs", "afs")
