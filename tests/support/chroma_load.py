@@ -85,6 +85,7 @@ def write(
         "hnsw:space": space,
         "hnsw:sync_threshold": threshold,
         "hnsw:batch_size": min(threshold, 100),
+        "hnsw:construction_ef": 40,  # quick to fill
         "dim": dim,
         "batch": batch,
         "preload": preload,
