@@ -35,6 +35,7 @@ COMMANDS = {
     "doctor": "Look for problems of the set-up.",
     "key": "Manage the repository's passwords.",
     "unlock": "Remove locks that crashed processes left.",
+    "demo": "The whole story on a throw-away application.",
     "completion": "Print the completion script for a shell.",
 }
 """Every command with its short help: the list is shown without importing a single one."""

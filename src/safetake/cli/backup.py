@@ -72,7 +72,7 @@ def show(found: dict[str, Any]) -> None:
     output.line()
     output.line(
         f"snapshot {found['id'][:8]} stored, {size(found['added_bytes'] or 0)} added, "
-        f"writers held {found['barrier_ms'] or 0:.0f} ms, skew {found['skew_ms'] or 0:.1f} ms"
+        f"writers held {found['barrier_ms'] or 0:.1f} ms, skew {found['skew_ms'] or 0:.1f} ms"
     )
 
 

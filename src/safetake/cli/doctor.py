@@ -29,6 +29,8 @@ MARKS: dict[State, tuple[str, str]] = {
     "problem": ("FAIL", "31"),
 }
 LOW_SPACE = 1 << 30
+ROLLBACK = "rollback-journal mode: writers are held while the database is compared with its copy"
+ROLLBACK_HINT = "PRAGMA journal_mode=WAL makes the hold independent of its size"
 
 
 @dataclass(slots=True)
@@ -183,6 +185,8 @@ def source(config: Config, name: str) -> list[Finding]:
         found = [Finding(what, "ok" if state.ok else "problem", state.summary)]
         for text, hint in state.problems:
             found.append(Finding(what, "warning" if state.ok else "problem", text, hint))
+        if state.details.get("journal_mode") == "rollback" and not state.problems:
+            found.append(Finding(what, "info", ROLLBACK, ROLLBACK_HINT))
         return found
 
     return _tried(what, look)

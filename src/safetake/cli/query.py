@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -78,14 +79,18 @@ def _database(reader: Reader, node: Node, source: str) -> Node:
 
 
 def _json(answer: Answer) -> None:
-    """An object for each row; blobs as hexadecimal text."""
+    """Columns and rows (an object for each row would lose columns of one name)."""
     from safetake.cli import output
 
-    output.document([dict(zip(answer.columns, map(_plain, row), strict=True)) for row in answer])
+    rows = [list(map(_plain, row)) for row in answer]
+    output.document({"columns": answer.columns, "rows": rows, "truncated": answer.truncated})
 
 
 def _plain(value: Value) -> Any:
-    return value.hex() if isinstance(value, bytes) else value
+    """Blobs as hexadecimal text; JSON has no infinity."""
+    if isinstance(value, bytes):
+        return value.hex()
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _csv(answer: Answer) -> None:
