@@ -22,6 +22,8 @@ from script_generator.restored import Restored, read_restored
 from script_generator.settings import Settings
 from script_generator.writing import expected_script
 
+from tests.support.sample_application import Running, running_load
+
 SECOND = 1_000_000_000
 DAY = 86_400 * SECOND
 NOW = time.time_ns()
@@ -296,6 +298,34 @@ def test_compare_given_real_stores_finds_planted_damage(loaded: tuple[Path, Path
     assert f"vectors: wrong: {victim}: the vector differs" in problems
     assert verdict.stores["keys"].wrong or verdict.stores["keys"].missing
     assert "temporary" not in problems
+
+
+def test_compare_given_stores_copied_one_after_the_other_finds_that_it_is_not_one_moment(
+    services: Running, redis_server: Any, tmp_path: Path
+) -> None:
+    """What scripts do: each store for itself, properly, under load. The control for snapshots."""
+    settings, restored = services.settings, tmp_path / "restored"
+    (restored / "projects").mkdir(parents=True)
+    (restored / "queue").mkdir()
+    with running_load(services, tmp_path / "journal") as load:
+        load.wait_for(100)
+        begun = time.time_ns()
+        with closing(sqlite3.connect(settings.database_path)) as db:
+            db.execute("VACUUM INTO ?", (str(restored / "projects" / "projects.db"),))
+        load.wait_for(load.lines() + 60)
+        redis_server.client.save()
+        shutil.copy(redis_server.folder / "dump.rdb", restored / "queue")
+        shutil.copytree(settings.scripts_dir, restored / "scripts")
+        ended = time.time_ns()
+        services.kill()
+        load.end()
+    shutil.copytree(settings.chroma_path, restored / "vectors")
+
+    verdict = compare(restored, tmp_path / "journal", Cut(begun, ended))
+
+    assert verdict.order, "a vector without its row"
+    assert any("rows lacks" in torn for torn in verdict.torn)
+    assert not verdict.ok
 
 
 def test_compare_given_stores_that_are_gone_or_unreadable_says_which(

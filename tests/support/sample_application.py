@@ -104,10 +104,13 @@ class Load:
 
     def wait_for(self, lines: int) -> None:
         deadline = time.monotonic() + 120
-        while not self.journal.exists() or self.journal.read_bytes().count(b"\n") < lines:
+        while self.lines() < lines:
             assert self.process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.02)
+
+    def lines(self) -> int:
+        return self.journal.read_bytes().count(b"\n") if self.journal.exists() else 0
 
     def end(self) -> None:
         self.process.terminate()

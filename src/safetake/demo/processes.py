@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +17,11 @@ from safetake.errors import SafetakeError
 
 
 class Processes:
-    """The processes of one demo. `kill` ends whatever is still there."""
+    """The processes of one demo. `kill` ends whatever is still there.
+
+    On Linux they end with us even when we are killed (more exactly: with the thread that started
+    them). Elsewhere a demo that is killed with SIGKILL leaves them behind.
+    """
 
     def __init__(self, logs: Path, environment: Mapping[str, str]) -> None:
         self._logs = logs
@@ -23,7 +29,10 @@ class Processes:
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, name: str, command: Sequence[str]) -> None:
-        """Start `command` in a session of its own: Ctrl-C reaches only the demo, which ends all."""
+        """Start `command` in a session of its own: Ctrl-C reaches only the demo, which ends all.
+
+        Call it from the main thread.
+        """
         with (self._logs / f"{name}.log").open("ab") as log:
             self._running[name] = subprocess.Popen(
                 command,
@@ -32,6 +41,7 @@ class Processes:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                preexec_fn=_end_with_parent if sys.platform == "linux" else None,
             )
 
     def run(
@@ -96,6 +106,11 @@ class Processes:
         for name in names or tuple(self._running):
             if process := self._running.pop(name, None):
                 _kill(process)
+
+
+def _end_with_parent() -> None:
+    """In the child, before exec: have the kernel kill it when its parent dies."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, prctl(2)
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
