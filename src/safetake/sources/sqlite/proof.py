@@ -31,7 +31,7 @@ def questions(staged: Path, entry: Mapping[str, Any]) -> list[Check]:
     The file's bytes are hashed before it is opened. Never raises for what it finds in the file.
     """
     known: Mapping[str, Any] = entry["facts"]
-    path = staged / str(known["file"])
+    path = staged / Path(str(known["file"])).name
     checks: list[Check] = []
     try:
         size = path.stat().st_size

@@ -4,7 +4,7 @@ While reader R is open no checkpoint writes a page that is newer than R's cut in
 and the log cannot restart: main file + last frame of each page up to mxFrame is the cut, however
 long the copy takes and whatever is committed meanwhile. When all frames were in the main file
 already, R may hold read mark 0, under which the log *may* restart but the main file may not change:
-then the log is not read at all. See "raw snapshot" in the architecture notes.
+then the log is not read at all.
 """
 
 from __future__ import annotations
@@ -25,9 +25,8 @@ from safetake.sources.sqlite.wal import WAL_HEADER_BYTES, WalHeader, parse_wal_h
 def checkpoint_state(path: Path, probe: apsw.Connection) -> tuple[int, int]:
     """(mxFrame, nBackfill) of the log: how many frames are committed, how many are folded in."""
     with live.explained(path):
-        row = probe.execute("PRAGMA wal_checkpoint(noop)").fetchall()[0]
-    busy, mx_frame, backfilled = (int(str(value)) for value in row)
-    if busy or mx_frame < 0:
+        mx_frame, backfilled = probe.wal_checkpoint("main", apsw.SQLITE_CHECKPOINT_NOOP)
+    if mx_frame < 0:
         raise SourceError(
             f"{path}: SQLite does not tell the state of the write-ahead log",
             hint="run the backup again; the journal mode may just have changed",
@@ -66,8 +65,9 @@ class WalCut:
         self._log: rawfile.RawFile | None = None
         self.reader = live.connect(path, header, busy_timeout)
         self.probe = live.connect(path, header, busy_timeout)
-        with live.explained(path):  # open the log's index now, not in the hold
+        with live.explained(path):  # a first read opens the log's index: now, not in the hold
             self.reader.execute("SELECT 1 FROM sqlite_schema").fetchall()
+            self.probe.execute("SELECT 1 FROM sqlite_schema").fetchall()
 
     def begin(self, pages: int, position: tuple[str, int] | None) -> None:
         """In the hold: open R's snapshot, which is the held state, of `pages` pages."""
