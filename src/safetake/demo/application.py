@@ -7,6 +7,7 @@ killed here is really killed.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Mapping
@@ -24,11 +25,11 @@ SERVICES = ("project-service", "generation-service")
 HEALTH = "/api/v1/health"
 
 
-def sample_application() -> Path:
-    """The folder to put on PYTHONPATH: of an installed wheel, or of a checkout."""
+def sample_application() -> str:
+    """PYTHONPATH with the sample application: of an installed wheel, or of a checkout."""
     for folder in (Path(__file__).parent / "app", Path(__file__).parents[3] / "examples"):
         if (folder / "script_generator" / "__main__.py").is_file():
-            return folder
+            return os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))
     raise SafetakeError(
         "the sample application is not part of this installation",
         hint="run the demo from a checkout or from the published wheel",
