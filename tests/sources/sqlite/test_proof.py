@@ -20,19 +20,11 @@ from tests.support.memory_writer import MemoryRepository, entry_of, materialise
 def restored(tmp_path: Path) -> tuple[Path, dict[str, Any]]:
     path = database(tmp_path / "projects.db")
     with MemoryRepository() as repository:
-        captured = capture(
-            path,
-            repository,
-            checks=[
-                {
-                    "name": "orphaned episodes",
-                    "sql": "SELECT id FROM episodes e WHERE NOT EXISTS"
-                    " (SELECT 1 FROM projects p WHERE p.id = e.project_id)",
-                }
-            ],
-        )
+        captured = capture(path, repository)
         materialise(repository, captured.node, tmp_path / "out")
-    return tmp_path / "out", entry_of(captured)
+    orphans = "SELECT id FROM episodes WHERE project_id NOT IN (SELECT id FROM projects)"
+    checks = [{"name": "orphaned episodes", "sql": orphans}]
+    return tmp_path / "out", entry_of(captured) | {"checks": checks}
 
 
 def failed(checks: list[Check]) -> set[str]:
@@ -120,7 +112,7 @@ def test_a_check_of_the_user_cannot_write_and_a_wrong_one_fails(
 ) -> None:
     folder, entry = restored
     before = (folder / "projects.db").read_bytes()
-    entry["facts"]["checks"] = [
+    entry["checks"] = [
         {"name": "writes", "sql": "DELETE FROM episodes RETURNING id"},
         {"name": "attaches", "sql": "ATTACH '/tmp/x' AS x"},
         {"name": "typo", "sql": "SELEC 1"},

@@ -28,6 +28,7 @@ _APPLICATION_ONLY = ("no such collation sequence", "no such function", "unknown 
 def questions(staged: Path, entry: Mapping[str, Any]) -> list[Check]:
     """Question the database in the folder `staged` against its manifest `entry` (`model.Opener`).
 
+    `entry["checks"]`, when there, are the user's own: SQL that must return no row.
     The file's bytes are hashed before it is opened. Never raises for what it finds in the file.
     """
     known: Mapping[str, Any] = entry["facts"]
@@ -51,7 +52,7 @@ def questions(staged: Path, entry: Mapping[str, Any]) -> list[Check]:
             restrict(connection)
             for name, ask in _QUESTIONS.items():
                 checks.extend(_answers(ask(connection, known), name))
-            for check in known.get("checks", []):
+            for check in entry.get("checks", []):
                 checks.extend(_answers(_user_check(connection, check), f"check: {check['name']}"))
         finally:
             connection.close(force=True)

@@ -113,9 +113,9 @@ class SqliteSession:
                 self._writer_lock = None
 
     def capture(self) -> Captured:
-        _, raw = self._prepared()
-        if self._state is None:
-            raise ValueError("capture() before hold()")
+        raw = self._raw
+        if raw is None or self._state is None:
+            raise ValueError("capture() comes after hold()")
         if self._same_as_parent and self._parent_file is not None:
             content = list(self._parent_file.content or [])
             found = dict(self._parent_entry()["facts"])
@@ -138,7 +138,6 @@ class SqliteSession:
             "journal_mode": self._print["mode"],
             "content": content_digest(content),
             "chunk": self._chunk,
-            "checks": [check.model_dump() for check in self._config.checks],
         }
         self.file = database_node(self._path.name, self._state, self._total, content)
         subtree = self._context.writer.save_tree([self.file])
