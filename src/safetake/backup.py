@@ -161,8 +161,11 @@ def run_backup(
     from safetake.sources import build
 
     names = chosen_sources(config, sources, job)
-    with open_repository(config) as repository:
+    # scrypt takes half a second outside the GIL: meanwhile the sources' libraries are imported
+    with ThreadPoolExecutor(1, "open") as pool:
+        opening = pool.submit(open_repository, config)
         built = [build(name, config.sources[name]) for name in names]
+    with opening.result() as repository:
         return take_snapshot(
             repository, built, barrier=config.barrier, job=job or "", progress=progress
         )
