@@ -10,13 +10,13 @@ limit time beyond that process; the caller runs it where it can end it.
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -237,7 +237,7 @@ class _Proof:
     # what Chroma sees
 
     def _chromadb(self, good: bool) -> Iterator[Check]:
-        if importlib.util.find_spec("chromadb") is None:
+        if find_spec("chromadb") is None:
             yield Check("chromadb (not asked: not installed)", True, None, "not asked")
             return
         if not good:
