@@ -29,7 +29,29 @@ def test_reads_equal_the_file(
     with MemoryRepository(threads=1) as repository:
         content = [repository.store(blob).result()[0] for blob in blobs]
         whole = b"".join(blobs)
-        file = BlobFile(repository, content, cache_bytes)
+        file = BlobFile(repository, content, len(whole), cache_bytes)
+        assert file.size == len(whole)
+        for offset, amount in reads:
+            assert file.read(amount, offset) == whole[offset : offset + amount]
+
+
+@given(
+    st.integers(100, 300),
+    st.integers(1, 64),
+    st.lists(st.tuples(st.integers(0, 299), st.integers(1, 64)), max_size=2),
+    st.lists(st.tuples(st.integers(0, 20_000), st.integers(0, 300)), max_size=20),
+)
+def test_reads_of_many_chunks_equal_the_file(
+    count: int, last: int, odd: list[tuple[int, int]], reads: list[tuple[int, int]]
+) -> None:
+    lengths = [64] * (count - 1) + [last]
+    for index, length in odd:  # sometimes not all equal after all
+        lengths[index % count] = length
+    with MemoryRepository(threads=1) as repository:
+        blobs = [bytes([n % 251]) * length for n, length in enumerate(lengths)]
+        content = [repository.store(blob).result()[0] for blob in blobs]
+        whole = b"".join(blobs)
+        file = BlobFile(repository, content, len(whole))
         assert file.size == len(whole)
         for offset, amount in reads:
             assert file.read(amount, offset) == whole[offset : offset + amount]
@@ -38,7 +60,7 @@ def test_reads_equal_the_file(
 def test_the_cache_is_bounded_and_used() -> None:
     with MemoryRepository() as repository:
         content = [repository.store(bytes([n]) * 1000).result()[0] for n in range(20)]
-        file = BlobFile(repository, content, cache_bytes=5000)
+        file = BlobFile(repository, content, 20_000, cache_bytes=5000)
         for _ in range(3):
             file.read(5000, 0)
         assert file.fetched == 5

@@ -22,6 +22,7 @@ from safetake.sources.sqlite.readonly import restrict
 
 CACHE_BYTES = 32 << 20
 """Decoded blobs that a connection keeps; SQLite's own page cache (2 MB) comes on top."""
+_SAMPLES = 50
 
 _serial = itertools.count()
 
@@ -33,11 +34,15 @@ class BlobFile:
     """
 
     def __init__(
-        self, reader: Reader, content: Sequence[BlobId], cache_bytes: int = CACHE_BYTES
+        self,
+        reader: Reader,
+        content: Sequence[BlobId],
+        size: int,
+        cache_bytes: int = CACHE_BYTES,
     ) -> None:
         self._reader = reader
         self._content = content
-        self._ends = list(itertools.accumulate(reader.sizes(content)))
+        self._ends = _ends(reader, content, size)
         self._cache: OrderedDict[int, bytes] = OrderedDict()
         self._cached = 0
         self._limit = cache_bytes
@@ -81,6 +86,22 @@ class BlobFile:
         return blob
 
 
+def _ends(reader: Reader, content: Sequence[BlobId], size: int) -> Sequence[int]:
+    """Where each blob of a file of `size` bytes ends.
+
+    Asking the index for each of 18,000 blobs cost more than the query (0.2 s): a file in equal
+    chunks, as this package stores them, is told by its first, last and some chunks in between.
+    """
+    if len(content) > 2 * _SAMPLES:
+        step = len(content) // _SAMPLES
+        *equal, last = reader.sizes([*content[:-1:step], content[-1]])
+        chunk = equal[0]
+        rest = size - last
+        if set(equal) == {chunk} and chunk.bit_count() == 1 and rest == chunk * (len(content) - 1):
+            return [*range(chunk, rest + 1, chunk), size]
+    return list(itertools.accumulate(reader.sizes(content)))
+
+
 class SnapshotConnection(apsw.Connection):
     """A connection over a `BlobFile`, reachable as `source` for its counters."""
 
@@ -96,7 +117,7 @@ def open_snapshot(
     Raises DamagedError when the stored database is not one, ValueError for any other node.
     """
     node = _file_node(reader, node)
-    source = BlobFile(reader, node.content or [], cache_bytes)
+    source = BlobFile(reader, node.content or [], node.size, cache_bytes)
     vfs = _BlobVFS(f"safetake-{next(_serial)}", source)
     connection = SnapshotConnection(
         "file:snapshot?immutable=1",
