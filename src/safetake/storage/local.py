@@ -130,13 +130,16 @@ class LocalStorage:
         return folder / f"{self._host}-{os.getpid()}-{secrets.token_hex(8)}"
 
     def create(self) -> None:
-        """Make the empty layout; refuse a folder that holds anything."""
+        """Make the empty layout; refuse a folder that holds more than an interrupted `create`."""
         try:
             if self.root.exists() and any(self.root.iterdir()):
-                raise StorageError(
-                    f"{self.root} is not empty",
-                    hint="name an empty or a new folder for the repository",
-                )
+                if not self._interrupted():
+                    raise StorageError(
+                        f"{self.root} is not empty",
+                        hint="name an empty or a new folder for the repository",
+                    )
+                for name, _ in self.list("keys"):  # of a master key that nothing was sealed with
+                    self.remove("keys", name)
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             for kind in KINDS:
                 (self.root / kind).mkdir(mode=0o700, exist_ok=True)
@@ -147,6 +150,15 @@ class LocalStorage:
             fsync_folder(self.root)
         except OSError as error:
             raise _failure("create a repository in", self.root, error) from error
+
+    def _interrupted(self) -> bool:
+        """Whether the folder holds our layout and no file but keys: a crash before the config."""
+        if any(path.name not in (*KINDS, "tmp") for path in self.root.iterdir()):
+            return False
+        return not any(
+            path.is_file() and path.parent.name not in ("keys", "tmp")
+            for path in self.root.rglob("*")
+        )
 
     def exists(self) -> bool:
         """Whether there is a config."""
