@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import heapq
 import marshal
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -27,53 +26,60 @@ SAMPLE_KEYS = 200_000
 """Up to so many keys the content hash is worked out; beyond, it is left out (null)."""
 RUN_KEYS = 100_000
 RUN_BYTES = 16 << 20
-"""A sorted run ends at so many keys, or so many bytes of them."""
+"""A sorted run ends at so many keys, or so many bytes of keys and small values."""
+_EXPIRES = bytes((rdb.EXPIRE_MS,))
 KEPT_AUX = (b"redis-ver", b"valkey-ver", b"redis-bits")
 
-_Entry = tuple[int, bytes, int, int, int, bool, int]
-"""database, key, value start, end, type, expires, expiry in ms"""
+SMALL = 1024
+"""Values up to so many bytes travel with their keys; longer ones are read when they are written."""
+
+_Entry = tuple[int, bytes, int, int, bytes]
+"""database, key, value start, value end, and the record: whole, or up to a long value"""
 
 
 class Tally:
     """Counts of an RDB, and a hash of its content that does not depend on the order of the keys."""
 
     def __init__(self, sample_keys: int = SAMPLE_KEYS) -> None:
-        self.keys: Counter[int] = Counter()
-        self.expires: Counter[int] = Counter()
-        self.types: Counter[int] = Counter()
         self.total = 0
+        self._counts: Counter[tuple[int, int, bool]] = Counter()
+        """(database, type, expires)"""
         self._sample_keys = sample_keys
         self._sum = 0
 
     def add(self, file: RdbFile, record: Record) -> None:
         """Count one key."""
         self.total += 1
-        self.keys[record.db] += 1
-        self.types[record.type] += 1
-        if record.expire_ms is not None:
-            self.expires[record.db] += 1
+        db, key, expire, kind, _, start, end = record
+        self._counts[db, kind, expire is not None] += 1
         if self.total <= self._sample_keys:
             # A sum of truncated hashes: order-independent, and unlike XOR no pair cancels out.
-            hasher = hashlib.sha256(
-                b"%d %d %d "
-                % (record.db, -1 if record.expire_ms is None else record.expire_ms, len(record.key))
-            )
-            hasher.update(record.key)
-            for piece in file.value(record):
+            head = b"%d %d %d %d " % (db, kind, -1 if expire is None else expire, len(key))
+            hasher = hashlib.sha256(head + key)
+            for piece in file.pieces(start, end):
                 hasher.update(piece)
             self._sum += int.from_bytes(hasher.digest()[:16], "big")
+
+    def keys(self, db: int) -> int:
+        """Keys in one database."""
+        return sum(n for (at, _, _), n in self._counts.items() if at == db)
+
+    def expires(self, db: int) -> int:
+        """Keys with an expiry in one database."""
+        return sum(n for (at, _, expires), n in self._counts.items() if at == db and expires)
 
     def facts(self) -> dict[str, Any]:
         """JSON-able: databases, types, sample."""
         types: Counter[str] = Counter()
-        for number, count in self.types.items():
-            types[rdb.TYPE_NAMES.get(number, str(number))] += count
+        databases: dict[int, dict[str, int]] = {}
+        for (db, kind, expires), count in self._counts.items():
+            types[rdb.TYPE_NAMES.get(kind, str(kind))] += count
+            entry = databases.setdefault(db, {"keys": 0, "expires": 0})
+            entry["keys"] += count
+            entry["expires"] += count if expires else 0
         sampled = self.total <= self._sample_keys
         return {
-            "databases": {
-                str(db): {"keys": n, "expires": self.expires[db]}
-                for db, n in sorted(self.keys.items())
-            },
+            "databases": {str(db): entry for db, entry in sorted(databases.items())},
             "types": dict(sorted(types.items())),
             "sample": f"{self._sum % (1 << 128):032x}" if sampled else None,
         }
@@ -95,19 +101,15 @@ def canonicalise(
         for record in file.records():
             if not duplicates:
                 tally.add(file, record)
-            expire = record.expire_ms
-            run.append(
-                (
-                    record.db,
-                    record.key,
-                    record.value,
-                    record.end,
-                    record.type,
-                    expire is not None,
-                    expire or 0,
-                )
-            )
-            budget -= len(record.key)
+            db, key, expire, kind, _, start, end = record
+            piece = b"%c%b%b" % (kind, rdb.encode_length(len(key)), key)
+            if expire is not None:
+                piece = _EXPIRES + expire.to_bytes(8, "little", signed=True) + piece
+            if end - start <= SMALL:
+                piece += file.read(start, end)
+                budget -= end - start
+            budget -= len(key)
+            run.append((db, key, start, end, piece))
             if len(run) >= RUN_KEYS or budget < 0:
                 runs.append(_spill(run, scratch / f"run{len(runs)}"))
                 run, budget = [], RUN_BYTES
@@ -133,23 +135,24 @@ def _spill(run: list[_Entry], path: Path) -> Path:
     run.sort()
     with path.open("wb") as out:
         for at in range(0, len(run), 500):
-            marshal.dump(run[at : at + 500], out)  # our own file in our own 0700 folder
+            piece = marshal.dumps(run[at : at + 500])
+            out.write(len(piece).to_bytes(4, "little") + piece)
     return path
 
 
 def _unspill(path: Path) -> Iterator[_Entry]:
     with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        while file.tell() < size:
-            yield from marshal.load(file)
+        while size := file.read(4):
+            # marshal is for one's own data only: this is our file in our 0700 folder
+            yield from marshal.loads(file.read(int.from_bytes(size, "little")))
 
 
 def _distinct(entries: Iterable[_Entry]) -> Iterator[_Entry]:
-    before: tuple[int, bytes] | None = None
+    last_db, last_key = -1, b""
     for entry in entries:
-        if entry[:2] == before:
-            raise DamagedError(f"RDB: the key {entry[1][:80]!r} comes twice")
-        before = entry[:2]
+        if entry[1] == last_key and entry[0] == last_db:
+            raise DamagedError(f"RDB: the key {last_key[:80]!r} comes twice")
+        last_db, last_key = entry[0], entry[1]
         yield entry
 
 
@@ -197,24 +200,18 @@ def _write(file: RdbFile, out: _Out, entries: Iterable[_Entry], tally: Tally | N
         if (version := file.aux.get(name)) is not None:
             out.write(bytes((rdb.AUX,)) + _raw(name) + _raw(version))
     _write_extras(file, out, after=False)
-    db = -1
-    for entry in entries:
-        if entry[0] != db:
-            db = entry[0]
+    now = -1
+    for db, _, start, end, piece in entries:
+        if db != now:
+            now = db
             out.write(bytes((rdb.SELECTDB,)) + rdb.encode_length(db))
             if tally is not None:
-                sizes = rdb.encode_length(tally.keys[db]) + rdb.encode_length(tally.expires[db])
+                sizes = rdb.encode_length(tally.keys(db)) + rdb.encode_length(tally.expires(db))
                 out.write(bytes((rdb.RESIZEDB,)) + sizes)
-        _, key, value, end, kind, expires, expiry = entry
-        head = bytes((kind,)) + rdb.encode_length(len(key)) + key
-        if expires:
-            head = bytes((rdb.EXPIRE_MS,)) + expiry.to_bytes(8, "little", signed=True) + head
-        out.write(head)
-        if end - value <= rdb.WINDOW:
-            out.write(file.read(value, end))
-        else:
-            for piece in file.pieces(value, end):
-                out.write(piece)
+        out.write(piece)
+        if end - start > SMALL:
+            for part in file.pieces(start, end):
+                out.write(part)
     _write_extras(file, out, after=True)
     out.finish()
 

@@ -40,6 +40,7 @@ MODULE_AUX = 247
 FUNCTION2 = 245
 SLOT_INFO = 244
 
+_ROOM = 4096
 _AHEAD = 32
 """Longest run of bytes that is read without asking: a length (9) and the fixed fields beside it."""
 
@@ -438,9 +439,27 @@ class RdbFile:
         start: int | None = None
         seen_key = False
         while True:
-            if self._pos + 4096 > len(self._buffer):  # most records then lie in one window
+            pos, buffer = self._pos, self._buffer
+            if pos + _ROOM > len(buffer):  # most records then lie in one window
                 self._slide()
-            at = self._base + self._pos
+                pos, buffer = 0, self._buffer
+            at = self._base + pos
+            # The usual record by hand, since calls are what costs: a short key, a plain string.
+            if len(buffer) - pos >= _ROOM and buffer[pos] == 0 and buffer[pos + 1] < 0x40:
+                tail = pos + 2 + buffer[pos + 1]
+                key = buffer[pos + 2 : tail]
+                b = buffer[tail]
+                if b < 0x80:
+                    end = tail + 1 + b
+                    if b >= 0x40:
+                        end = tail + 2 + ((b & 63) << 8 | buffer[tail + 1])
+                    if end <= len(buffer):
+                        self._pos = end
+                        base = self._base
+                        first = at if start is None else start
+                        yield Record(db, key, expire, 0, first, base + tail, base + end)
+                        expire, start, seen_key = None, None, True
+                        continue
             kind = self._byte()
             if kind < SLOT_INFO - 1:
                 if start is None:
