@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 
 from safetake.errors import BarrierTimeoutError, SourceError
 from safetake.sources.redis import RedisSession, RedisSource, questions
+from safetake.sources.redis.rdb import UnsupportedRdbError
 from safetake.sources.redis.scratch import ScratchError, ScratchServer, find_binaries
 from safetake.sources.redis.wire import ServerGoneError
 from tests.support.memory_writer import MemoryRepository
@@ -258,3 +260,63 @@ def test_a_damaged_dump_is_never_called_good(tmp_path: Path) -> None:
         assert failed(questions(folder, entry(captured)))
         (folder / "dump.rdb").unlink()
         assert failed(questions(folder, entry(captured)))
+
+
+def test_a_dump_from_the_future_is_stored_uncounted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise UnsupportedRdbError("RDB: unknown type 99")
+
+    with MemoryRepository() as repository, running("redis-7.0", tmp_path / "live") as server:
+        server.client().set("k", "v")
+        with monkeypatch.context() as patch:
+            patch.setattr("safetake.sources.redis.session.canonicalise", refuse)
+            captured = capture(config(server.url), repository, tmp_path)
+        assert captured.facts["keys"] is None
+        assert any("unknown type 99" in note for note in captured.notes)
+        folder = proven(captured, repository, tmp_path)
+        bad = bytearray((folder / "dump.rdb").read_bytes())
+        bad[20] ^= 1
+        (folder / "dump.rdb").write_bytes(bad)
+        assert failed(questions(folder, entry(captured)))
+
+
+def test_a_loading_server_is_not_copied(tmp_path: Path) -> None:
+    folder = tmp_path / "live"
+    with running("redis-7.0", folder) as server, server.client() as client:
+        client.mset({f"k{i}": "v" * 100 for i in range(2000)})
+        client.save()
+    slow = ["--key-load-delay", "10000", "--loading-process-events-interval-bytes", "1024"]
+    with MemoryRepository() as repository:
+        with running("redis-7.0", folder, *slow, wait=False) as server:
+            settings = config(server.url)
+            while "cannot connect" in (state := RedisSource("queue", settings).inspect()).summary:
+                time.sleep(0.02)
+            assert "loading" in state.summary
+            with pytest.raises(SourceError, match="loading"):
+                capture(settings, repository, tmp_path)
+
+
+KEEPER = """
+import sys, time
+from pathlib import Path
+from safetake.sources.redis.scratch import ScratchServer, find_binaries
+server = ScratchServer(find_binaries()[0], Path(sys.argv[1]), appendonly=False, databases=16)
+print(server.pid, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv")
+def test_a_scratch_server_ends_when_we_are_killed(tmp_path: Path) -> None:
+    ours = subprocess.Popen([sys.executable, "-c", KEEPER, str(tmp_path)], stdout=subprocess.PIPE)
+    assert ours.stdout is not None
+    pid = int(ours.stdout.readline())
+    os.kill(ours.pid, signal.SIGKILL)
+    ours.wait()
+    ours.stdout.close()
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{pid}/cmdline").exists() and Path(f"/proc/{pid}/cmdline").read_bytes():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
