@@ -141,10 +141,10 @@ def test_servers_that_are_not_what_they_should_be(
 
 
 def test_a_server_that_is_gone_and_a_header_that_is_not_set(tmp_path: Path) -> None:
-    url = f"http://user:hush@127.0.0.1:{free_port()}"
+    url = f"http://127.0.0.1:{free_port()}"
     with pytest.raises(SourceError, match="cannot be reached") as raised:
         export(url, tmp_path)
-    assert "hush" not in str(raised.value)
+    assert raised.value.hint
     state = ChromaSource("vectors", ChromaConfig(type="chroma", url=url)).inspect()
     assert not state.ok
     with pytest.raises(ConfigError, match="NOT_SET"):

@@ -85,9 +85,12 @@ class Server:
             tenant = (
                 found if isinstance(found, str) and found not in ("", "*") else "default_tenant"
             )
-        if self._config.database is not None:
-            return tenant, [self._config.database]
-        pages = self._pages(f"tenants/{_quoted(tenant)}/databases")
+        place = f"tenants/{_quoted(tenant)}/databases"
+        if (database := self._config.database) is not None:
+            # the server lists no collections, and no error, for a database that is not there
+            self._call("GET", f"{place}/{_quoted(database)}")
+            return tenant, [database]
+        pages = self._pages(place)
         return tenant, [str(entry["name"]) for entry in pages]
 
     def collections(self, tenant: str, database: str) -> list[dict[str, Any]]:
@@ -156,7 +159,7 @@ class Server:
             )
         try:
             return answer.json()
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise self._not_chroma() from error
 
     def _not_chroma(self) -> SourceError:

@@ -35,9 +35,9 @@ from safetake.sources.chroma.pieces import (
 QUIET_NS = 20_000_000
 """Files modified later than this ago may be in the middle of a persist (and a file system's clock
 ticks every 1 to 10 ms, so that an equal stat proves nothing before)."""
-SETTLED_NS = 5_000_000_000
+SETTLED_NS = 30_000_000_000
 """Files left alone for so long are not being persisted, whatever the order of their times: folders
-that were copied or unpacked have times in any order."""
+that were copied or unpacked have times in any order. A persist writes all the while."""
 
 Stats = dict[str, os.stat_result]
 
