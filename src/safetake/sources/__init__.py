@@ -22,7 +22,7 @@ def build(name: str, config: SourceConfig) -> Source:
 
         return SqliteSource(name, config)
     if config.type == "chroma":
-        from safetake.sources.chroma import ChromaSource
+        from safetake.sources.chroma.source import ChromaSource
 
         return ChromaSource(name, config)
     if config.type == "redis":
@@ -41,7 +41,7 @@ def opener(kind: str) -> Opener:
 
         return ask_sqlite
     if kind == "chroma":
-        from safetake.sources.chroma import questions as ask_chroma
+        from safetake.sources.chroma.proof import questions as ask_chroma
 
         return ask_chroma
     if kind == "redis":
