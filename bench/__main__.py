@@ -1,0 +1,87 @@
+"""`python -m bench`: one entry for every measurement."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+SMALL = 0.02
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run what the words say; prints a table and writes JSON into bench/results."""
+    from bench.command import BenchError
+
+    chosen = _parser().parse_args(arguments)
+    scale = SMALL if chosen.small else chosen.scale
+    work: Path = chosen.data.resolve()
+    results: Path = chosen.results.resolve()
+    try:
+        return _run(chosen, work, results, scale)
+    except BenchError as error:
+        print(f"bench: error: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="bench", description=__doc__)
+    parser.add_argument(
+        "what",
+        nargs="?",
+        default="compare",
+        choices=["compare", "generate", "query", "barrier", "startup"],
+    )
+    parser.add_argument("--data", type=Path, default=HERE / "data", help="scratch, up to 20 GB")
+    parser.add_argument("--results", type=Path, default=HERE / "results")
+    parser.add_argument("--scale", type=float, default=1.0, help="1 is 2.1 GB")
+    parser.add_argument("--small", action="store_true", help=f"scale {SMALL}: a smoke test")
+    parser.add_argument("--rounds", type=int, default=0, help="compare: 3, barrier: 20 backups")
+    parser.add_argument("--tools", default="safetake,restic,borg,tar,cp")
+    parser.add_argument("--verify", action="store_true", help="compare restored bytes as well")
+    return parser
+
+
+def _run(chosen: argparse.Namespace, work: Path, results: Path, scale: float) -> int:
+    if chosen.what == "generate":
+        from bench.compare import dataset
+
+        work.mkdir(parents=True, exist_ok=True)
+        print(dataset(work, scale))
+        return 0
+    if chosen.what == "compare":
+        from bench import compare
+
+        result = compare.compare(
+            work,
+            scale=scale,
+            rounds=chosen.rounds or (1 if chosen.small else 3),
+            names=[name for name in str(chosen.tools).split(",") if name],
+            verify=chosen.verify or chosen.small,
+        )
+        print(compare.table(result))
+        compare.write(result, results / "compare.json")
+        return 0
+    if chosen.what == "query":
+        from bench.query import measure as measure_query
+
+        answer = measure_query(work, scale)
+    elif chosen.what == "barrier":
+        from bench.barrier import measure as measure_barrier
+
+        answer = measure_barrier(work, scale, chosen.rounds or (3 if chosen.small else 20))
+    else:
+        from bench.startup import measure as measure_startup
+
+        answer = measure_startup()
+    text = json.dumps(answer, indent=1)
+    print(text)
+    results.mkdir(parents=True, exist_ok=True)
+    (results / f"{chosen.what}.json").write_text(text + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
