@@ -204,10 +204,12 @@ def _keys(record: Record, file: str, text: str, found: Restored) -> list[_Item]:
         earliest = record.requested_ns + seconds * 1_000_000_000
         latest = (record.acknowledged_ns or earliest) + seconds * 1_000_000_000
         expired = found.loaded_ns + _SLACK_NS > earliest
-        if cached is not None and (
-            cached[1] is None or not earliest - _SLACK_NS <= cached[1] <= latest + _SLACK_NS
-        ):
-            why = "its expiry differs"
+        if cached is not None and cached[1] is None:
+            why = "its expiry is gone"
+        elif cached is not None and cached[1] is not None:
+            late = max(cached[1] - latest, min(0, cached[1] - earliest))
+            if abs(late) > _SLACK_NS:
+                why = f"its expiry differs by {late / 1e9:+.1f} s"
     if cached is not None and cached[0] != text:
         why = "the script differs"
     return [

@@ -164,7 +164,7 @@ def test_report_given_figures_of_every_size_fits_in_80_columns() -> None:
     report.lost_items, report.lost_seconds = 10**6, 10**4
     text = report.render(80)
     assert max(map(len, text.splitlines())) <= 80, text
-    assert "… and 5 more" in text
+    assert "… and 17 more" in text
     assert "FAILED: 25 problems" in text
 
 

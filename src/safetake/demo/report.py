@@ -8,6 +8,7 @@ from typing import Any
 
 STORES = {"rows": "SQLite", "vectors": "Chroma", "keys": "Redis", "files": "folder"}
 """What is compared, and where it lives."""
+_SHOWN = 8
 
 
 @dataclass(slots=True)
@@ -128,9 +129,9 @@ class DemoReport:
                 "What is written after the last snapshot is lost with the live data: the RPO.",
                 "",
             ]
-        lines += [f"DIFFERS: {problem}" for problem in self.problems[:20]]
-        if len(self.problems) > 20:
-            lines.append(f"… and {len(self.problems) - 20} more")
+        lines += [f"DIFFERS: {problem}" for problem in self.problems[:_SHOWN]]
+        if len(self.problems) > _SHOWN:
+            lines.append(f"… and {len(self.problems) - _SHOWN} more (--json has all)")
         verdict = "everything came back" if self.ok else f"{len(self.problems)} problems"
         lines.append(f"{'OK' if self.ok else 'FAILED'}: {verdict} ({self.seconds:.0f} s in all)")
         return "\n".join(lines)
