@@ -146,6 +146,7 @@ def test_an_exclusively_locked_database(tmp_path: Path) -> None:
 def test_a_writer_that_ends_in_time_is_waited_for(tmp_path: Path, mode: str) -> None:
     path = database(tmp_path / "projects.db", mode)
     writer = apsw.Connection(str(path))
+    writer.set_busy_timeout(2000)
 
     def start() -> None:
         writer.execute("BEGIN IMMEDIATE; INSERT INTO projects(title) VALUES ('late')").fetchall()

@@ -7,11 +7,12 @@ import sqlite3
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO
 
 import pytest
 
 from safetake.config import SqliteConfig
-from safetake.sources.sqlite import SqliteSource, rawfile
+from safetake.sources.sqlite import SqliteSource, live, rawfile
 from tests.sources.sqlite.support import capture, database
 from tests.support.memory_writer import MemoryRepository
 
@@ -61,6 +62,42 @@ def test_the_hold_stands_while_this_process_looks_at_the_same_file(
         )
     assert said == ["database is locked", "wrote"]
     assert captured.facts["rows"]["projects"] == 500
+
+
+_COMMIT_WITHOUT_TIMEOUT = """
+import sqlite3, sys, time
+c = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=0)
+c.execute("BEGIN IMMEDIATE")
+print("begun", flush=True)
+time.sleep(0.2)
+for n in range(1000):
+    c.execute("INSERT INTO projects(title) VALUES ('x')")
+c.execute("COMMIT")
+print("committed")
+"""
+
+
+def test_waiting_for_a_writer_does_not_make_its_commit_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Every try of BEGIN IMMEDIATE takes a SHARED lock, on which a COMMIT without a timeout fails.
+    monkeypatch.setattr(live, "_POLL_SECONDS", 0)  # so that they are sure to meet
+    path = database(tmp_path / "projects.db", "delete")
+    for _ in range(5):
+        writer = subprocess.Popen(
+            [sys.executable, "-c", _COMMIT_WITHOUT_TIMEOUT, str(path)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert writer.stdout is not None
+        said = writer.stdout
+
+        def wait_for_the_writer(said: IO[str] = said) -> None:
+            assert said.readline() == "begun\n"
+
+        with MemoryRepository() as repository:
+            capture(path, repository, before_hold=wait_for_the_writer)
+        assert writer.communicate()[0] == "committed\n"
 
 
 @pytest.mark.parametrize("mode", ["wal", "delete"])

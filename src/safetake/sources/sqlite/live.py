@@ -6,7 +6,10 @@ or log, as the application's next start would.
 
 from __future__ import annotations
 
+import fcntl
 import os
+import struct
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,11 +18,15 @@ from pathlib import Path
 import apsw
 
 from safetake.errors import BarrierTimeoutError, SourceError
+from safetake.sources.sqlite import rawfile
 from safetake.sources.sqlite.header import Header
 
 # A saturating writer leaves the lock free for some ten microseconds between two commits; SQLite's
 # own busy handler sleeps up to 100 ms between tries and would miss them.
 _POLL_SECONDS = 0.0002
+_FLOCK = struct.Struct("@hhqqi4x")
+_RESERVED_BYTE = 0x40000001
+"""Of SQLite's locking protocol (os.h): part of the file format, in the page that is never used."""
 
 
 _NO_HOLD = "its writers cannot be held"
@@ -57,7 +64,9 @@ def connect(path: Path, header: Header, busy_timeout: float) -> apsw.Connection:
     return connection
 
 
-def begin_immediate(connection: apsw.Connection, path: Path, deadline: float) -> None:
+def begin_immediate(
+    connection: apsw.Connection, path: Path, raw: rawfile.RawFile, deadline: float
+) -> None:
     """Take the write lock: when it returns, no writer of the database can commit.
 
     `deadline` is a `time.monotonic()`. Raises BarrierTimeoutError when it passes, SourceError.
@@ -65,6 +74,9 @@ def begin_immediate(connection: apsw.Connection, path: Path, deadline: float) ->
     connection.set_busy_timeout(0)
     started = time.monotonic()
     while True:
+        if _reserved_elsewhere(raw) and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
+            continue
         try:
             with explained(path):
                 connection.execute("BEGIN IMMEDIATE").fetchall()
@@ -77,6 +89,20 @@ def begin_immediate(connection: apsw.Connection, path: Path, deadline: float) ->
                     " `PRAGMA locking_mode=EXCLUSIVE`; raise `timeout` in [barrier] if it is meant",
                 ) from error
             time.sleep(_POLL_SECONDS)
+
+
+def _reserved_elsewhere(raw: rawfile.RawFile) -> bool:
+    """Whether another process is in a write transaction with a rollback journal.
+
+    Each try of BEGIN IMMEDIATE takes SQLite's SHARED lock for a moment, at which the COMMIT of a
+    writer without a busy timeout fails. Asking the kernel about the RESERVED byte takes nothing. It
+    only spares others: BEGIN IMMEDIATE decides. In WAL mode nobody holds that byte.
+    """
+    if not sys.platform.startswith("linux"):
+        return False  # struct flock is laid out differently elsewhere
+    question = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, _RESERVED_BYTE, 1, 0)
+    answer = fcntl.fcntl(raw.fd, fcntl.F_GETLK, question)
+    return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
 
 
 @contextmanager

@@ -94,7 +94,7 @@ class SqliteSession:
     def hold(self, timeout: float) -> Cut:
         self.release()
         writer_lock, raw = self._prepared()
-        live.begin_immediate(writer_lock, self._path, time.monotonic() + timeout)
+        live.begin_immediate(writer_lock, self._path, raw, time.monotonic() + timeout)
         held = time.monotonic_ns()
         try:
             self.in_hold()
