@@ -108,8 +108,37 @@ def test_campaign(
         stalls = [longest_stall(tmp_path, load.name) for load in loads]
     with capsys.disabled():
         print(
-            f"\n{kind}, threshold {threshold}: {len(bad)} of {count} wrong, tar {torn} of {controls};"
+            f"\n{kind}, threshold {threshold}: {len(bad)} of {count} wrong,"
+            f" tar {torn} of {controls};"
             f" hold median {statistics.median(holds):.0f} ms, max {max(holds):.0f} ms;"
             f" longest stalls {[f'{stall:.2f} s' for stall in stalls]}"
         )
     assert bad == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(5400)
+def test_one_gigabyte(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The hold does not grow with the vectors, and an increment stores what is new."""
+    loads = [Load("first", 1000, "l2", 2048, 20, 130_000)]
+    folder, taken, added = tmp_path / "chroma", None, []
+    holds = []
+    with store("embedded", folder) as target, writers(target, loads, 5400, tmp_path):
+        for _ in range(12):
+            repository = taken.repository if taken else MemoryRepository()
+            parent = taken.parent() if taken else None
+            taken = take(folder, tmp_path / "scratch", repository=repository, parent=parent)
+            holds.append(taken.hold_ms)
+            added.append(taken.added >> 20)
+        assert taken is not None
+        assert taken.captured.bytes > 1 << 30
+        stall = longest_stall(tmp_path, "first")
+        copy = bring_back(taken, tmp_path / "copy")
+        problems = wrong(questioned(copy, 1800), tmp_path, loads, taken)
+    with capsys.disabled():
+        print(
+            f"\n{taken.captured.bytes >> 20} MB: hold median {statistics.median(holds):.0f} ms,"
+            f" max {max(holds):.0f} ms, longest stall {stall:.2f} s, MB added {added}"
+        )
+    assert problems == []
+    assert statistics.median(holds) < 500

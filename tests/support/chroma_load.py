@@ -100,7 +100,7 @@ def write(
             if attempt == 19:
                 raise
             time.sleep(0.3)
-    for first in range(0, preload, 500):
+    for first in range(0, preload, 500) if collection.count() < preload else ():
         ids, vectors = preloaded(name, first, min(500, preload - first), dim)
         collection.add(ids=ids, embeddings=vectors)
     with journal.open("a", buffering=1) as out:
