@@ -1,0 +1,215 @@
+"""The documentation is complete, and its commands work: `console` blocks run on a real set-up.
+
+In a block, `$ ` begins a command, which must end with 0. Other lines are output: each must be
+printed, in order, when spaces, ids, times and numbers are taken as they come.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from pydantic import BaseModel
+
+from safetake import config
+from safetake.cli.app import root
+from tests.support.redis_server import BINARIES, running
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+EXECUTED = [page for page in PAGES if "```console" in page.read_text(encoding="utf-8")]
+
+
+def section(text: str, heading: str) -> str:
+    """From a heading to the next one of its level or above."""
+    start = re.search(rf"^(#+) {re.escape(heading)}$", text, re.MULTILINE)
+    assert start, f"there is no heading {heading!r}"
+    end = re.search(rf"^#{{1,{len(start[1])}}} ", text[start.end() :], re.MULTILINE)
+    return text[start.end() :][: end.start() if end else None]
+
+
+def commands(group: click.Group, name: str = "safetake") -> Iterator[tuple[str, click.Command]]:
+    context = click.Context(group)
+    for word in group.list_commands(context):
+        command = group.get_command(context, word)
+        assert command is not None
+        yield f"{name} {word}", command
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{name} {word}")
+
+
+@pytest.mark.parametrize(("name", "command"), list(commands(root)), ids=lambda x: str(x))
+def test_every_command_and_option_is_in_the_reference(name: str, command: click.Command) -> None:
+    text = (DOCS / "reference" / "commands.md").read_text(encoding="utf-8")
+    own = section(text, f"`{name}`")
+    everywhere = section(text, "Every command")
+    for option in command.params:
+        if isinstance(option, click.Option):
+            for word in option.opts:
+                assert f"`{word}" in own or f"`{word}" in everywhere, f"{name} {word}"
+
+
+@pytest.mark.parametrize(
+    ("heading", "model"),
+    [
+        ("`[repository]`", config.RepositoryConfig),
+        ('`type = "sqlite"`', config.SqliteConfig),
+        ('`type = "chroma"`', config.ChromaConfig),
+        ('`type = "redis"`', config.RedisConfig),
+        ('`type = "files"`', config.FilesConfig),
+        ("`[jobs.NAME]`", config.JobConfig),
+        ("`[barrier]`", config.BarrierConfig),
+    ],
+)
+def test_every_key_is_in_the_reference(heading: str, model: type[BaseModel]) -> None:
+    own = section((DOCS / "reference" / "config.md").read_text(encoding="utf-8"), heading)
+    rows = set(re.findall(r"^\| `(\w+)` \|", own, re.MULTILINE))
+    assert rows == set(model.model_fields) - {"type"}
+
+
+def test_the_configuration_of_the_reference_is_valid(tmp_path: Path) -> None:
+    from safetake import configfile
+
+    text = (DOCS / "reference" / "config.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"^```toml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert len(configfile.parse(example, tmp_path / "safetake.toml").sources) == 4
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+# ------------------------------------------------------------------- commands that are executed
+
+CHROMA = """
+import chromadb
+client = chromadb.PersistentClient("data/chroma")
+vectors = client.create_collection("scripts", embedding_function=None)
+ids = [str(i) for i in range(300)]
+vectors.add(ids=ids, embeddings=[[i / 7, 1.0, i % 5, 0.5] for i in range(300)], documents=ids)
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The stores of the pages, made once."""
+    folder = tmp_path_factory.mktemp("docs")
+    (folder / "data" / "scripts").mkdir(parents=True)
+    (folder / "data" / "scripts" / "one.txt").write_text("장면 1\n", encoding="utf-8")
+    db = sqlite3.connect(folder / "data" / "projects.db")
+    db.execute("CREATE TABLE projects (id INTEGER PRIMARY KEY, name TEXT)")
+    db.executemany("INSERT INTO projects (name) VALUES (?)", [(f"p{i}",) for i in range(100)])
+    db.commit()
+    db.close()
+    subprocess.run([sys.executable, "-c", CHROMA], cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+def blocks(page: Path) -> list[tuple[str, list[str]]]:
+    """(command, lines of output) of every console block, in order."""
+    found: list[tuple[str, list[str]]] = []
+    text = page.read_text(encoding="utf-8")
+    for block in re.findall(r"^```console\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        for line in block.splitlines():
+            if line.startswith("$ "):
+                found.append((line[2:], []))
+            else:
+                found[-1][1].append(line)
+    return found
+
+
+def pattern(line: str) -> str:
+    """Ids, times and numbers as they come, spaces too."""
+    words = []
+    for word in line.split():
+        if re.fullmatch(r"[0-9a-f]{8}", word):
+            words.append("[0-9a-f]{8}")
+        else:
+            words.append(re.sub(r"\d+", lambda _: r"\d+", re.escape(word)))
+    return r"\s+".join(words)
+
+
+@pytest.mark.parametrize("page", EXECUTED, ids=lambda page: page.name)
+def test_the_commands_of_the_page_work(page: Path, data: Path, tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    shutil.copytree(data, place)
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name, words in {
+        "safetake": f"{sys.executable} -m safetake",
+        "python3": sys.executable,
+    }.items():
+        (programs / name).write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+        (programs / name).chmod(0o755)
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("SAFETAKE", "RESTIC")) and name != "PYTHONDONTWRITEBYTECODE"
+    }
+    environment |= {
+        "PATH": f"{programs}:{environment['PATH']}",
+        "HOME": str(tmp_path),
+        "LC_ALL": "C.UTF-8",
+    }
+    version = "redis-7.0" if BINARIES["redis-7.0"] else "redis-6.2"
+    with running(version, tmp_path / "redis") as server:
+        with server.client() as client:
+            client.mset({f"job:{i}": "x" for i in range(100)})
+
+        def run(command: str) -> str:
+            done = subprocess.run(
+                ["sh", "-c", command.replace("6379", str(server.port))],
+                cwd=place,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == 0, f"$ {command}\n{done.stdout}{done.stderr}"
+            return done.stdout
+
+        done = prepare(page, run, place, server.port)
+        for command, expected in blocks(page):
+            if command in done:
+                continue
+            printed = run(command)
+            wanted = r"[\s\S]*?".join(rf"^\s*{pattern(line)}\s*$" for line in expected)
+            assert re.search(wanted, printed, re.MULTILINE), f"$ {command}\n{printed}"
+
+
+INIT = "safetake init --repository backup --sqlite data/projects.db --chroma data/chroma"
+INIT += " --redis redis://127.0.0.1:6379 --files data/scripts"
+
+
+def prepare(page: Path, run: object, place: Path, port: int) -> set[str]:
+    """What a reader of the page has done before; the README begins with nothing."""
+    assert callable(run)
+    if page.name == "README.md":
+        return set()
+    run(INIT)
+    done: set[str] = set()
+    text = page.read_text(encoding="utf-8")
+    if page.name == "redis-acl.md":
+        toml = re.findall(r"^```toml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)[0]
+        for command, _ in blocks(page)[:2]:
+            run(command)
+            done.add(command)
+        config_file = place / "safetake.toml"
+        before = config_file.read_text().split("[sources.queue]")[0]
+        config_file.write_text(before + toml.replace("6379", str(port)))
+    elif page.name != "commands.md":
+        run("safetake backup")
+    return done
