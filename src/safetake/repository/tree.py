@@ -172,14 +172,15 @@ def _encode_node(node: Node) -> dict[str, Any]:
 
 def encode_tree(nodes: Iterable[Node]) -> bytes:
     """The blob of a directory. Raises ValueError for duplicate or impossible names."""
-    ordered = sorted(nodes, key=lambda node: os.fsencode(node.name))
+    entries = list(nodes)
     names: set[str] = set()
-    for node in ordered:
+    for node in entries:
         if not _is_component(node.name):
             raise ValueError(f"not a file name: {node.name!r}")
         if node.name in names:
             raise ValueError(f"two entries are named {node.name!r}")
         names.add(node.name)
+    ordered = sorted(entries, key=lambda node: os.fsencode(node.name))
     text = json.dumps(
         {"nodes": [_encode_node(node) for node in ordered]},
         ensure_ascii=False,
