@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import struct
 import tempfile
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safetake.errors import SourceError
-from safetake.sources.sqlite import rawfile, wal
+from safetake.sources.sqlite import chunks, rawfile, wal
 
 PAGE = 512
 
@@ -125,3 +126,39 @@ def test_frame_offsets(page_size: int) -> None:
     for frame in (1, 2):
         start = wal.frame_offset(frame, page_size)
         assert log[start : start + page_size] == bytes([frame]) * page_size
+
+
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=120), st.integers(1, 5))
+def test_the_overlay_is_what_a_checkpoint_would_leave(written: list[int], run: int) -> None:
+    main = bytes(40 * PAGE)
+    model = bytearray(main)
+    for number, page in enumerate(written, start=1):
+        model[(page - 1) * PAGE : page * PAGE] = bytes([number]) * PAGE
+    with (
+        tempfile.TemporaryDirectory() as name,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(chunks, "_RUN", run)
+        path = Path(name) / "db-wal"
+        path.write_bytes(make_log([(page, 40) for page in written]))
+        with rawfile.opened(path) as raw:
+            header = wal.parse_wal_header(rawfile.read(raw, 32, 0), "db-wal")
+            table = wal.read_index(raw, header, len(written), 40, Path(name))
+            laid = bytearray(main)
+            for offset in range(0, len(laid), 16 * PAGE):
+                with memoryview(laid)[offset : offset + 16 * PAGE] as view:
+                    chunks.overlay(raw, table, PAGE)(view, offset)
+            table.close()
+    assert laid == model
+
+
+def test_a_log_cut_short_while_it_is_read_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "db-wal"
+    path.write_bytes(make_log([(1, 2), (2, 2)]))
+    with rawfile.opened(path) as raw:
+        header = wal.parse_wal_header(rawfile.read(raw, 32, 0), "db-wal")
+        table = wal.read_index(raw, header, 2, 2, tmp_path)
+        os.truncate(path, 600)
+        with pytest.raises(SourceError, match="cut short"):
+            chunks.overlay(raw, table, PAGE)(memoryview(bytearray(2 * PAGE)), 0)
+        table.close()

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from safetake.errors import SourceError
 from safetake.model import BATCH_BYTES, BlobId, Pending, Writer
 from safetake.sources.sqlite import rawfile
-from safetake.sources.sqlite.wal import PageTable, frame_offset
+from safetake.sources.sqlite.wal import FRAME_HEADER_BYTES, PageTable, frame_offset
 
 _KIB, _MIB, _GIB = 1 << 10, 1 << 20, 1 << 30
 
@@ -27,6 +27,8 @@ _STEPS = (
     (16 * _GIB, 256 * _KIB),
 )
 _LARGEST = 1 * _MIB
+_RUN = 512
+"""Pages in one scattered read: the kernel takes 1024 parts, and a page has a header before it."""
 _AHEAD = 64
 """Submitted batches whose ids are not collected yet."""
 
@@ -127,18 +129,31 @@ def store_file(
 def overlay(log: rawfile.RawFile, table: PageTable, page_size: int) -> Look:
     """A `look` for `store_file` that lays the pages of a log over those of the main file."""
 
+    gap = memoryview(bytearray(FRAME_HEADER_BYTES))
+
     def lay(view: memoryview, offset: int) -> None:
         first = offset // page_size + 1
         frames = table.frames[first : first + len(view) // page_size]
-        for index, frame in enumerate(frames):
-            if frame:
-                place = index * page_size
-                with view[place : place + page_size] as page:
-                    count = rawfile.read_into(log, page, frame_offset(frame, page_size))
-                    if count < page_size:  # SQLite never does this under a read transaction
-                        raise SourceError(
-                            f"{log.path} was cut short while it was read",
-                            hint="nothing but SQLite may touch the file; run the backup again",
-                        )
+        wanted = sorted((frame, index) for index, frame in enumerate(frames) if frame)
+        # The pages of a transaction lie one after the other in the log: a run is one read.
+        for run in _runs(wanted):
+            parts: list[memoryview] = []
+            for _, index in run:
+                parts += (gap, view[index * page_size : (index + 1) * page_size])
+            if not rawfile.scatter(log, parts[1:], frame_offset(run[0][0], page_size)):
+                raise SourceError(  # SQLite never does this under a read transaction
+                    f"{log.path} was cut short while it was read",
+                    hint="nothing but SQLite may touch the file; run the backup again",
+                )
 
     return lay
+
+
+def _runs(wanted: Sequence[tuple[int, int]]) -> Iterator[Sequence[tuple[int, int]]]:
+    """Parts of the sorted (frame, index) pairs whose frames follow each other."""
+    start = 0
+    for end in range(1, len(wanted) + 1):
+        whole = end - start == _RUN
+        if whole or end == len(wanted) or wanted[end][0] != wanted[end - 1][0] + 1:
+            yield wanted[start:end]
+            start = end

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,11 +94,33 @@ def read_into(raw: RawFile, view: memoryview, offset: int) -> int:
         try:
             count = os.preadv(raw.fd, [view[done:] if done else view], offset + done)
         except OSError as error:
-            raise SourceError(
-                f"{raw.path} cannot be read at byte {offset + done}: {error.strerror}",
-                hint="check the disk and its kernel log; the last snapshot is still good",
-            ) from error
+            raise _unreadable(raw, offset + done, error) from error
         if count == 0:
             break
         done += count
     return done
+
+
+def scatter(raw: RawFile, views: Sequence[memoryview], offset: int) -> bool:
+    """Fill the views one after the other from `offset`; False when the file ends before.
+
+    At most 1024 views. Raises SourceError when the disk cannot be read.
+    """
+    total = sum(map(len, views))
+    try:
+        if os.preadv(raw.fd, views, offset) == total:
+            return True
+    except OSError as error:
+        raise _unreadable(raw, offset, error) from error
+    for view in views:  # a read may be shorter than asked without being at the end
+        if read_into(raw, view, offset) < len(view):
+            return False
+        offset += len(view)
+    return True
+
+
+def _unreadable(raw: RawFile, offset: int, error: OSError) -> SourceError:
+    return SourceError(
+        f"{raw.path} cannot be read at byte {offset}: {error.strerror}",
+        hint="check the disk and its kernel log; the last snapshot is still good",
+    )
