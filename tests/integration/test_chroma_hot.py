@@ -121,8 +121,8 @@ def test_campaign(
 def test_one_gigabyte(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The hold does not grow with the vectors, and an increment stores what is new."""
     loads = [Load("first", 1000, "l2", 2048, 20, 130_000)]
-    folder, taken, added = tmp_path / "chroma", None, []
-    holds = []
+    folder, holds, added = tmp_path / "chroma", [], []
+    taken: Taken | None = None
     with store("embedded", folder) as target, writers(target, loads, 5400, tmp_path):
         for _ in range(12):
             repository = taken.repository if taken else MemoryRepository()
