@@ -16,6 +16,7 @@ from pathlib import Path
 from safetake.errors import SourceError
 from safetake.model import Progress
 from safetake.sources.redis import rdb
+from safetake.sources.redis.expiry import Receipts
 from safetake.sources.redis.server import Server
 from safetake.sources.redis.wire import Address, Connection, ServerGoneError, encode, refusal
 
@@ -39,6 +40,7 @@ class Replica:
         """Offset of the server that the base (or the parent, when continued) stands for."""
         self.received = 0
         """Bytes of the stream that are in the file."""
+        self.receipts = Receipts()
         self._progress = progress
         self._server = server
         self._connection = Connection(address)
@@ -223,6 +225,7 @@ class Replica:
             _write_all(write, view[:n])
             with self._moved:
                 self.received += n
+                self.receipts.add(self.received)
                 self._moved.notify_all()
 
 

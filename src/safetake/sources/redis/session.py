@@ -279,6 +279,8 @@ class RedisSession:
         parent = self._context.parent
         if parent is None or parent.node.subtree is None:
             return None, None
+        if self._server is not None and _sends_relative_expiries(self._server):
+            return None, None  # when the commands since then were executed cannot be known
         mark = parent.entry.get("fingerprint") or {}
         if not mark.get("replid"):
             return None, None
@@ -313,7 +315,13 @@ class RedisSession:
         length = replica.wait_for(moment.offset)
         replica.close()
         tail_path = self._folder / "tail.aof"
-        tail = extract(replica.stream, length, tail_path, self._start_database())
+        tail = extract(
+            replica.stream,
+            length,
+            tail_path,
+            self._start_database(),
+            replica.receipts if _sends_relative_expiries(server) else None,
+        )
         if self._continued is not None and not tail.commands:
             return self._unchanged(server, moment, self._continued, tail)
         nodes: list[Node] = []
@@ -489,3 +497,7 @@ class RedisSession:
             unread=unread,
             notes=self._notes,
         )
+
+
+def _sends_relative_expiries(server: Server) -> bool:
+    return server.family == "redis" and server.version < (7,)

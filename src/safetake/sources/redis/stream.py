@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from safetake.errors import SourceError
+from safetake.sources.redis.expiry import RELATIVE, Receipts, rewrite
 from safetake.sources.redis.wire import encode
 
 NOT_DATA = frozenset((b"PING", b"REPLCONF", b"PUBLISH", b"SPUBLISH"))
@@ -28,10 +29,13 @@ class Tail:
     """Highest database selected."""
 
 
-def extract(stream: Path, length: int, target: Path, database: int = 0) -> Tail:
+def extract(
+    stream: Path, length: int, target: Path, database: int = 0, receipts: Receipts | None = None
+) -> Tail:
     """Copy the data commands among the first `length` bytes to `target`, an AOF.
 
-    `database` is the one selected at the start. Raises SourceError when the cut is not between two
+    `database` is the one selected at the start. With `receipts` relative expiries become absolute
+    (Redis 6). Raises SourceError when the cut is not between two
     commands, or inside MULTI.
     """
     tail = Tail(database=database, highest=database)
@@ -49,6 +53,17 @@ def extract(stream: Path, length: int, target: Path, database: int = 0) -> Tail:
                 tail.database = int(first)
                 tail.highest = max(tail.highest, tail.database)
             else:
+                if receipts is not None and name in RELATIVE:
+                    changed = _absolute(file, at, receipts.at(end))
+                    if changed is not None:
+                        _copy(file, out, kept, at)
+                        for part in changed:
+                            if isinstance(part, bytes):
+                                out.write(part)
+                            else:
+                                _copy(file, out, *part)
+                        kept = end
+                        file.seek(end)
                 tail.commands += 1
                 if name == b"MULTI":
                     in_multi = True
@@ -59,6 +74,29 @@ def extract(stream: Path, length: int, target: Path, database: int = 0) -> Tail:
             raise SourceError("the cut does not fall between two commands of the stream")
         _copy(file, out, kept, at)
     return tail
+
+
+def _absolute(file: BinaryIO, at: int, now_ms: int) -> list[bytes | tuple[int, int]] | None:
+    """The command at `at` as pieces: bytes, or (start, end) of the stream; None when unchanged."""
+    file.seek(at)
+    words: list[bytes | None] = []
+    places: list[tuple[int, int]] = []
+    for _ in range(_number(file, b"*")):
+        start = file.tell()
+        size = _number(file, b"$")
+        words.append(file.read(size) if size <= 64 else None)
+        file.seek(start + len(b"$%d\r\n" % size) + size + 2)
+        places.append((start, file.tell()))
+    new = rewrite(words, now_ms)
+    if new is None:
+        return None
+    pieces: list[bytes | tuple[int, int]] = [b"*%d\r\n" % len(new)]
+    for word in new:
+        if isinstance(word, bytes):
+            pieces.append(b"$%d\r\n%s\r\n" % (len(word), word))
+        else:
+            pieces.append(places[word])
+    return pieces
 
 
 def _command(file: BinaryIO) -> tuple[bytes, bytes]:
