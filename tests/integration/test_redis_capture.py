@@ -367,6 +367,18 @@ def test_writers_are_held_and_readers_are_not(tmp_path: Path) -> None:
             one.close()
 
 
+@every_version
+def test_nobody_takes_us_for_a_replica_that_has_the_data(version: str, tmp_path: Path) -> None:
+    with MemoryRepository() as repository, running(version, tmp_path / "live") as server:
+        with server.client() as client:
+            client.set("a", 1)
+            one = session(config(server.url), repository, tmp_path)
+            one.prepare()
+            client.set("a", 2)
+            assert client.execute_command("WAIT", 1, 1200) == 0  # longer than we acknowledge
+            one.close()
+
+
 def test_a_hold_that_outlived_its_pause_is_no_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

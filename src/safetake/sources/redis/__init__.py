@@ -11,6 +11,9 @@ For the marked fallback (`method = "scan"`: SCAN and DUMP, not one moment)::
 
 (Redis 6.2: `~*` instead of `%R~*`, and `+pttl +time` instead of `+pexpiretime`; functions are
 included where `+function|dump` is allowed.)
+
+While a backup by replication runs, the server counts one replica more, which matters to
+`min-replicas-to-write` only: WAIT never counts on it, and FAILOVER never picks it.
 """
 
 from __future__ import annotations

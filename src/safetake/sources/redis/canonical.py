@@ -30,7 +30,11 @@ RUN_BYTES = 16 << 20
 _EXPIRES = bytes((rdb.EXPIRE_MS,))
 KEPT_AUX = (b"redis-ver", b"valkey-ver", b"redis-bits")
 
-SMALL = 1024
+FAN_IN = 32
+PIECE_KEYS = 500
+PIECE_BYTES = 256 << 10
+"""What is held of each run while runs are merged."""
+SMALL = 256
 """Values up to so many bytes travel with their keys; longer ones are read when they are written."""
 
 _Entry = tuple[int, bytes, int, int, bytes]
@@ -94,7 +98,7 @@ def canonicalise(
     DamagedError (also for a wrong CRC), UnsupportedRdbError, OSError when scratch is full.
     """
     tally = Tally()
-    runs: list[Path] = []
+    runs = _Runs(scratch)
     with RdbFile(source) as file:
         run: list[_Entry] = []
         budget = RUN_BYTES
@@ -111,19 +115,18 @@ def canonicalise(
             budget -= len(key)
             run.append((db, key, start, end, piece))
             if len(run) >= RUN_KEYS or budget < 0:
-                runs.append(_spill(run, scratch / f"run{len(runs)}"))
+                run.sort()
+                runs.add(run)
                 run, budget = [], RUN_BYTES
         if not file.check_crc():
             raise DamagedError(f"RDB: the CRC64 at the end of {source.name} is wrong")
         run.sort()
-        ordered: Iterator[_Entry] = heapq.merge(*(_unspill(path) for path in runs), run)
+        ordered: Iterator[_Entry] = heapq.merge(*runs.iterators(), run)
         with target.open("wb", buffering=0) as out:
             if duplicates:
                 _write(file, _Out(out), _last_of_each(ordered), None)
             else:
                 _write(file, _Out(out), _distinct(ordered), tally)
-    for path in runs:
-        path.unlink()
     if duplicates:
         with RdbFile(target) as written:
             for record in written.records():
@@ -131,18 +134,57 @@ def canonicalise(
     return file, tally
 
 
-def _spill(run: list[_Entry], path: Path) -> Path:
-    run.sort()
+class _Runs:
+    """Sorted runs on disk, merged by FAN_IN whenever there are as many of one level.
+
+    So the open files grow with the logarithm of the data, and each entry is written that often.
+    """
+
+    def __init__(self, scratch: Path) -> None:
+        self._scratch = scratch
+        self._levels: list[list[Path]] = []
+        self._written = 0
+
+    def add(self, run: Iterable[_Entry], level: int = 0) -> None:
+        """Write one sorted run."""
+        path = self._scratch / f"run{self._written}"
+        self._written += 1
+        _spill(run, path)
+        if level == len(self._levels):
+            self._levels.append([])
+        paths = self._levels[level]
+        paths.append(path)
+        if len(paths) == FAN_IN:
+            self.add(heapq.merge(*map(_unspill, paths)), level + 1)
+            paths.clear()
+
+    def iterators(self) -> list[Iterator[_Entry]]:
+        """One for each run; a file is gone when it has been read."""
+        return [_unspill(path) for paths in self._levels for path in paths]
+
+
+def _spill(run: Iterable[_Entry], path: Path) -> None:
     with path.open("wb") as out:
-        for at in range(0, len(run), 500):
-            piece = marshal.dumps(run[at : at + 500])
-            out.write(len(piece).to_bytes(4, "little") + piece)
-    return path
+        piece: list[_Entry] = []
+        size = 0
+        for entry in run:
+            piece.append(entry)
+            size += len(entry[1]) + len(entry[4])
+            if len(piece) == PIECE_KEYS or size > PIECE_BYTES:
+                _spill_piece(piece, out)
+                piece, size = [], 0
+        _spill_piece(piece, out)
+
+
+def _spill_piece(piece: list[_Entry], out: BinaryIO) -> None:
+    data = marshal.dumps(piece)
+    out.write(len(data).to_bytes(8, "little") + data)
 
 
 def _unspill(path: Path) -> Iterator[_Entry]:
     with path.open("rb") as file:
-        while size := file.read(4):
+        path.unlink()
+        while size := file.read(8):
             # marshal is for one's own data only: this is our file in our 0700 folder
             yield from marshal.loads(file.read(int.from_bytes(size, "little")))
 
