@@ -127,13 +127,17 @@ def _finish(hnsw: Path, count: int, random: np.random.Generator) -> None:
     """Header, lengths, upper links and ids for `count` records."""
     levels = np.minimum(random.geometric(1 - 1 / M, size=count) - 1, 5)
     top = int(levels.max())
+    # A link on a level may only lead to a record that has this level: hnswlib follows it unasked.
+    above = [np.nonzero(levels >= level)[0] for level in range(1, top + 1)]
     parts = []
-    for level in levels:
+    for record, level in enumerate(levels):
         parts.append(struct.pack("<I", int(level) * (4 + 4 * M)))
-        for _ in range(int(level)):
+        for there in above[: int(level)]:
+            chosen = random.choice(there, size=min(M + 1, len(there)), replace=len(there) > 99)
+            others = np.unique(chosen[chosen != record])[:M]
             links = np.zeros(1 + M, "<u4")
-            links[0] = M
-            links[1:] = random.integers(0, count, size=M)
+            links[0] = len(others)
+            links[1 : 1 + len(others)] = others
             parts.append(links.tobytes())
     header = bytearray((hnsw / "header.bin").read_bytes())
     fields = list(_HEADER.unpack_from(header))

@@ -1,8 +1,8 @@
 """`safetake query` on a large database in a restic repository: first answer, and how much is read.
 
 The repository is open (unlocked) before the clock starts, as in a daemon, and again as a whole
-command with the unlocking in it. The database is backed up by safetake; every indexed lookup asks for
-another row, so that nothing is answered from an earlier one.
+command with the unlocking in it. The database is backed up by safetake; every indexed lookup asks
+for another row, so that nothing is answered from an earlier one.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def measure(work: Path, scale: float) -> dict[str, Any]:
                 assert root.subtree is not None
                 node = next(n for n in reader.tree(root.subtree) if n.name == "projects.db")
                 with query(reader, node, SQL.format(1 + 7 * number), limit=None) as answer:
-                    rows = list(answer.rows)
+                    rows = list(answer)
                 seconds.append(time.perf_counter() - started)
                 read.append(reader.fetched_bytes)
                 assert len(rows) == 1
@@ -73,7 +73,7 @@ def measure(work: Path, scale: float) -> dict[str, Any]:
             f'[repository]\nlocation = "{repository}"\npassword_env = "SAFETAKE_BENCH_PASSWORD"\n'
             f'[sources.projects]\ntype = "sqlite"\npath = "{folder / "projects.db"}"\n'
         )
-        command = [sys.executable, "-m", "safetake", "--config", file, "--json", "query"]
+        command = [sys.executable, "-m", "safetake", "--config", str(file), "--json", "query"]
         whole = [run([*command, report.id, "projects", SQL.format(5)]).seconds for _ in range(3)]
         stored = size_mb(repository)
         return {
