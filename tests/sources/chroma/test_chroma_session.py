@@ -132,6 +132,17 @@ def test_files_that_contradict_each_other_make_the_backup_incomplete(
     ]
 
 
+def test_vectors_that_are_lost_already_make_the_backup_incomplete(
+    folder: Path, tmp_path: Path
+) -> None:
+    segment = persisted(folder)
+    (segment / hnsw.PICKLE).unlink()
+    unread = take(folder, tmp_path / "scratch").captured.unread
+    assert [text for text in unread if segment.name in text and "lost" in text]
+    shutil.rmtree(segment)
+    assert take(folder, tmp_path / "scratch").captured.unread == unread
+
+
 def test_a_hold_keeps_writers_out_and_a_second_one_is_newer(folder: Path, tmp_path: Path) -> None:
     with MemoryRepository() as repository:
         session = session_of(folder, tmp_path / "scratch", repository)

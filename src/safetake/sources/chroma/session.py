@@ -109,6 +109,11 @@ class ChromaSession:
         prints: dict[str, Any] = {}
         for segment in self._segments:
             copy = self._good[segment.id]
+            if segment.max_seq_id and not copy.persisted:
+                unread.append(
+                    f"{segment.id}: SQLite records vectors up to {segment.max_seq_id} as written,"
+                    f" but there is no {hnsw.PICKLE}: they are lost in the live store"
+                )
             if not copy.files and not (self._folder / segment.id).is_dir():
                 continue
             node, size, described[segment.id], prints[segment.id] = self._store(
