@@ -16,16 +16,8 @@ from tests.support.memory_writer import MemoryRepository, materialise
 from tests.support.redis_server import VERSIONS, running
 from tests.support.redis_source import capture, config
 
-RELATIVE = pytest.mark.xfail(
-    strict=True,
-    reason="Redis 6.2 streams relative expiries; stream.extract copies them as they are",
-)
 
-
-@pytest.mark.parametrize(
-    "version",
-    [pytest.param(v, marks=RELATIVE) if v == "redis-6.2" else v for v in VERSIONS],
-)
+@pytest.mark.parametrize("version", VERSIONS)
 def test_a_key_set_with_an_expiry_before_the_cut_keeps_its_moment(
     version: str, tmp_path: Path
 ) -> None:
