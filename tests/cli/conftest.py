@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import select
 import shutil
 import sqlite3
 import subprocess
@@ -24,9 +26,10 @@ class Workplace:
 
     folder: Path
     environment: dict[str, str] = field(default_factory=dict)
+    program: list[str] = field(default_factory=lambda: ["-m", "safetake"])
 
     def command(self, *words: str) -> list[str]:
-        return [sys.executable, "-m", "safetake", *words]
+        return [sys.executable, *self.program, *words]
 
     def run(self, *words: str, code: int = 0, **more: Any) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
@@ -82,6 +85,30 @@ def make_data(folder: Path) -> None:
     (folder / "scripts").mkdir()
     (folder / "scripts" / "one.txt").write_text("장면 1\n" * 100, encoding="utf-8")
     (folder / "scripts" / "odd\nname").write_text("x")
+
+
+def in_a_terminal(place: Workplace, *words: str, **variables: str) -> str:
+    """What a person sees: the command on a pseudo-terminal."""
+    main, other = pty.openpty()
+    process = subprocess.Popen(
+        place.command(*words),
+        cwd=place.folder,
+        env={**place.environment, "TERM": "xterm", "COLUMNS": "80", **variables},
+        stdin=other,
+        stdout=other,
+        stderr=other,
+    )
+    os.close(other)
+    seen = b""
+    while process.poll() is None or select.select([main], [], [], 0.2)[0]:
+        if select.select([main], [], [], 0.2)[0]:
+            try:
+                seen += os.read(main, 65536)
+            except OSError:
+                break  # Linux: EIO when the other side is closed
+    os.close(main)
+    process.wait()
+    return seen.decode()
 
 
 @pytest.fixture(scope="session")

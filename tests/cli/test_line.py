@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
-import select
 import signal
 import sqlite3
 import stat
@@ -20,7 +18,7 @@ import pytest
 from safetake.cli.app import COMMANDS, root
 from safetake.configfile import load
 from safetake.connect import open_repository
-from tests.cli.conftest import Workplace
+from tests.cli.conftest import Workplace, in_a_terminal
 
 
 def test_help_and_version_need_nothing(empty: Workplace) -> None:
@@ -220,30 +218,6 @@ def test_unexpected_is_one_line_and_a_private_file(tmp_path: Path) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         assert "Traceback" in path.read_text()
         path.unlink()
-
-
-def in_a_terminal(place: Workplace, *words: str, **variables: str) -> str:
-    """What a person sees: the command on a pseudo-terminal."""
-    main, other = pty.openpty()
-    process = subprocess.Popen(
-        place.command(*words),
-        cwd=place.folder,
-        env={**place.environment, "TERM": "xterm", "COLUMNS": "80", **variables},
-        stdin=other,
-        stdout=other,
-        stderr=other,
-    )
-    os.close(other)
-    seen = b""
-    while process.poll() is None or select.select([main], [], [], 0.2)[0]:
-        if select.select([main], [], [], 0.2)[0]:
-            try:
-                seen += os.read(main, 65536)
-            except OSError:
-                break  # Linux: EIO when the other side is closed
-    os.close(main)
-    process.wait()
-    return seen.decode()
 
 
 def test_colour_is_for_terminals_and_honours_no_color(workplace: Workplace) -> None:

@@ -47,7 +47,7 @@ class Progress:
                 self._bars = _bars()
                 self._bars.start()
             if what not in self._tasks:
-                self._tasks[what] = self._bars.add_task(what, total=None)
+                self._tasks[what] = self._bars.add_task(what, completed=done, total=total or None)
             self._bars.update(self._tasks[what], completed=done, total=total or None)
 
 
