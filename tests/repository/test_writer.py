@@ -281,6 +281,7 @@ def test_what_a_sink_raises_ends_the_stream(fresh: Path) -> None:
         repository.reader().stream(map(sha, chunks), full)
 
 
+@pytest.mark.slow
 def test_four_hundred_thousand_tiny_blobs_fit_restics_headers(fresh: Path) -> None:
     repository = open_repository(fresh)
     with repository.lock(exclusive=False), RepositoryWriter(repository, workers=1) as writer:
