@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-SMALL = 0.02
+SMALL = 0.01
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -38,7 +38,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--results", type=Path, default=HERE / "results")
     parser.add_argument("--scale", type=float, default=1.0, help="1 is 2.1 GB")
     parser.add_argument("--small", action="store_true", help=f"scale {SMALL}: a smoke test")
-    parser.add_argument("--rounds", type=int, default=0, help="compare: 3, barrier: 20 backups")
+    parser.add_argument(
+        "--rounds", type=int, default=0, help="compare: 3, barrier: 20, startup: 15"
+    )
     parser.add_argument("--tools", default="safetake,restic,borg,tar,cp")
     parser.add_argument("--verify", action="store_true", help="compare restored bytes as well")
     return parser
@@ -75,7 +77,7 @@ def _run(chosen: argparse.Namespace, work: Path, results: Path, scale: float) ->
     else:
         from bench.startup import measure as measure_startup
 
-        answer = measure_startup()
+        answer = measure_startup(chosen.rounds or 15)
     text = json.dumps(answer, indent=1)
     print(text)
     results.mkdir(parents=True, exist_ok=True)

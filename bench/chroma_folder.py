@@ -55,7 +55,7 @@ def build(folder: Path, count: int, seed: int) -> None:
     # In a process of its own: an embedded client keeps its files open for as long as it lives.
     subprocess.run([sys.executable, "-c", _BEGIN, str(folder)], check=True)
     segment, metadata = _segments(folder)
-    _add_rows(folder, metadata, segment, FIRST, count, Prose(seed, 8 << 20))
+    _add_rows(folder, metadata, segment, FIRST, count, Prose(seed, 2 << 20))
     random = np.random.default_rng(seed)
     hnsw = folder / segment
     with (hnsw / "data_level0.bin").open("r+b") as file:
@@ -74,7 +74,7 @@ def append(folder: Path, share: float, touched: float, seed: int) -> None:
     hnsw = folder / segment
     old = _count(hnsw)
     count = old + max(1, int(old * share))
-    _add_rows(folder, metadata, segment, old, count, Prose(seed, 8 << 20))
+    _add_rows(folder, metadata, segment, old, count, Prose(seed, 2 << 20))
     with (hnsw / "data_level0.bin").open("r+b") as file:
         for first in range(0, old, _SLICE):
             rows = min(_SLICE, old - first)

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from bench import chroma_folder
-from bench.text import Prose
+from bench.text import POOL_BYTES, Prose
 
 SCRIPT_BYTES = 20_000
 STAMP = 1_700_000_000
@@ -68,7 +68,7 @@ def generate(folder: Path, shape: Shape, seed: int = 1) -> None:
 
 def database(path: Path, size: int, seed: int) -> None:
     """Projects and their episodes, each with a long script."""
-    prose = Prose(seed)
+    prose = Prose(seed, min(POOL_BYTES, max(1 << 20, size // 8)))
     episodes = max(20, size // (SCRIPT_BYTES + 120))
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA journal_mode = WAL")
@@ -100,7 +100,7 @@ def database(path: Path, size: int, seed: int) -> None:
 
 def files(folder: Path, shape: Shape, seed: int) -> None:
     """Generated scripts in many folders, and attachments: half text, half incompressible."""
-    prose = Prose(seed + 1, 8 << 20)
+    prose = Prose(seed + 1, min(8 << 20, max(1 << 20, shape.small_files << 10)))
     random = np.random.default_rng(seed)
     for number in range(shape.small_files):
         inside = folder / f"project-{number // 150:04d}"
@@ -164,7 +164,7 @@ def redis(folder: Path, *, save: bool = True) -> Iterator[Any]:
 
 def fill(client: Any, keys: int, seed: int, first: int = 0) -> None:
     """Jobs, cached answers and a few queues."""
-    prose = Prose(seed + 2, 4 << 20)
+    prose = Prose(seed + 2, 2 << 20)
     random = np.random.default_rng(seed + first)
     pipe = client.pipeline(transaction=False)
     for number in range(first, first + keys):

@@ -36,7 +36,7 @@ def mutate(folder: Path, seed: int = 7) -> None:
 
 
 def _episodes(path: Path, random: np.random.Generator, seed: int) -> None:
-    prose = Prose(seed)
+    prose = Prose(seed, 4 << 20)
     connection = sqlite3.connect(path)
     try:
         (count,) = connection.execute("SELECT count(*) FROM episodes").fetchone()
@@ -56,7 +56,7 @@ def _episodes(path: Path, random: np.random.Generator, seed: int) -> None:
 
 
 def _files(folder: Path, random: np.random.Generator, seed: int) -> None:
-    prose = Prose(seed + 1, 4 << 20)
+    prose = Prose(seed + 1, 2 << 20)
     everything = sorted(path for path in folder.rglob("*") if path.is_file())
     for number in random.choice(
         len(everything), size=max(1, int(len(everything) * FILES)), replace=False

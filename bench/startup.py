@@ -11,7 +11,7 @@ from bench.command import run
 ROUNDS = 15
 
 
-def measure() -> dict[str, Any]:
+def measure(rounds: int = ROUNDS) -> dict[str, Any]:
     """Median seconds of a few commands that do no work, interleaved with a bare interpreter."""
     commands = {
         "python -c pass": [sys.executable, "-c", "pass"],
@@ -20,11 +20,11 @@ def measure() -> dict[str, Any]:
         "safetake backup --help": [sys.executable, "-m", "safetake", "backup", "--help"],
     }
     seconds: dict[str, list[float]] = {name: [] for name in commands}
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for name, command in commands.items():
             seconds[name].append(run(command).seconds)
     return {
-        "rounds": ROUNDS,
+        "rounds": rounds,
         "median_s": {name: round(statistics.median(v), 4) for name, v in seconds.items()},
         "best_s": {name: round(min(v), 4) for name, v in seconds.items()},
     }

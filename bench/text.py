@@ -24,7 +24,8 @@ class Prose:
     def __init__(self, seed: int, pool_bytes: int = POOL_BYTES) -> None:
         self._random = np.random.default_rng(seed)
         words = self._words()
-        phrases = [" ".join(self._draw(words, 4)) for _ in range(PHRASES)]
+        drawn = self._draw(words, 4 * PHRASES)
+        phrases = [" ".join(drawn[at : at + 4]) for at in range(0, len(drawn), 4)]
         self._pool = " ".join(self._draw([*words, *phrases], pool_bytes // 7)).encode()
         self._pool = self._pool[:pool_bytes]
 
