@@ -242,6 +242,9 @@ def test_init_writes_odd_names_as_toml(empty: Workplace) -> None:
     shutil.copytree(empty.folder / "scripts", empty.folder / odd)
     empty.run("init", "--repository", "r", "--files", f"a.b={odd}", "--redis", "redis://h:1/?a=b")
     empty.run("backup", "a.b")
+    (empty.folder / "my scripts").mkdir()
+    other = empty.json("--config", "o.toml", "init", "--repository", "o", "--files", "my scripts")
+    assert "[sources.my-scripts]" in Path(other["config"]).read_text()
     config = (empty.folder / "safetake.toml").read_text()
     assert 'url = "redis://h:1/?a=b"' in config
 

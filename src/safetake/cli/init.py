@@ -39,6 +39,13 @@ def _named(value: str, type_: str, key: str, name: str) -> Wanted:
     return Wanted(name, type_, key, value if key == "url" else str(Path(value).absolute()))
 
 
+def _default(file: str) -> str:
+    """A source's name made of a file's."""
+    import re
+
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", file).strip("._-")[:64] or "data"
+
+
 def wanted_sources(
     sqlite: tuple[str, ...],
     chroma: tuple[str, ...],
@@ -49,13 +56,13 @@ def wanted_sources(
     from safetake.errors import UsageError
 
     found = [
-        *(_named(value, "sqlite", "path", Path(value).stem) for value in sqlite),
+        *(_named(value, "sqlite", "path", _default(Path(value).stem)) for value in sqlite),
         *(
             _named(value, "chroma", "url" if "://" in value else "path", "vectors")
             for value in chroma
         ),
         *(_named(value, "redis", "url", "queue") for value in redis),
-        *(_named(value, "files", "path", Path(value).name) for value in files),
+        *(_named(value, "files", "path", _default(Path(value).name)) for value in files),
     ]
     names = [source.name for source in found]
     for name in names:
