@@ -77,7 +77,7 @@ def node_of(name: str, status: os.stat_result) -> Node:
         inode=status.st_ino,
         device_id=status.st_dev,
         size=status.st_size if kind == "file" else 0,
-        links=status.st_nlink,
+        links=0 if kind in ("dir", "fifo", "socket") else status.st_nlink,  # as restic
         device=status.st_rdev if kind in ("dev", "chardev") else 0,
     )
 
