@@ -1,9 +1,9 @@
 """Exclusion patterns, as in .gitignore without `!`.
 
 A pattern without a slash (other than at its end) matches a name at any depth; one with a slash is
-relative to the folder. `*` and `?` stop at slashes, `**` does not, `[a-z]` and `[!a-z]` are
-classes, `\\` quotes the next character, and a slash at the end means folders only. What is below
-an excluded folder is excluded with it and never looked at.
+relative to the folder. `*` and `?` stop at slashes, a `**` between slashes does not, `[a-z]` and
+`[!a-z]` are classes, `\\` quotes the next character, and a slash at the end means folders only.
+What is below an excluded folder is excluded with it and never looked at.
 """
 
 from __future__ import annotations

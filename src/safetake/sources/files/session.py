@@ -18,7 +18,7 @@ from safetake.config import FilesConfig
 from safetake.errors import SourceError
 from safetake.model import CaptureContext, Captured, Cut
 from safetake.sources.files.assembly import Assembly
-from safetake.sources.files.base import base_of, fingerprint_of
+from safetake.sources.files.base import Base, base_of, fingerprint_of
 from safetake.sources.files.cut import FilesCut, clock_set_back_ns, fix_cut, foreign_clock
 from safetake.sources.files.facts import Totals
 from safetake.sources.files.metadata import node_of, xattrs_of
@@ -38,14 +38,16 @@ class FilesSession:
         self._notes = Told(3)
         self._unread = Told(100)
         self._started = FilesCut(time.time_ns(), time.monotonic_ns())
-        self._base, problem = base_of(context)
-        if problem:
-            self._notes.add(problem, name)
-        self._survey = Survey(name, config, context, self._base)
+        self._base: Base | None = None
+        self._survey: Survey | None = None
         self._cut: FilesCut | None = None
 
     def prepare(self) -> None:
         """Read everything that differs from the parent. Raises SourceError."""
+        self._base, problem = base_of(self._context)
+        if problem:
+            self._notes.add(problem, self._name)
+        self._survey = Survey(self._name, self._config, self._context, self._base)
         self._survey.run()
 
     def hold(self, timeout: float) -> Cut:
@@ -58,7 +60,7 @@ class FilesSession:
 
     def capture(self) -> Captured:
         """Walk again, decide for each entry, store the trees. Raises SourceError."""
-        if self._cut is None:
+        if self._cut is None or self._survey is None:
             raise SourceError(f"source {self._name}: captured without a cut")
         work = Assembly(
             self._context, self._survey, self._base, self._cut, self._unread, self._notes
@@ -115,9 +117,10 @@ class FilesSession:
     @property
     def files_read(self) -> int:
         """How many files were opened and read so far."""
-        return self._survey.contents.files_read
+        return 0 if self._survey is None else self._survey.contents.files_read
 
     def close(self) -> None:
         """Drop the spool and the open buffer. Idempotent."""
-        self._survey.contents.close()
-        self._survey.known.close()
+        if self._survey is not None:
+            self._survey.contents.close()
+            self._survey.known.close()
