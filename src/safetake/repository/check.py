@@ -196,13 +196,13 @@ def _trees(
 def _content(node: Node, place: str, snapshot: str, index: Index, report: CheckReport) -> None:
     size = 0
     for blob_id in node.content or ():
-        locations = index.locations(blob_id, False)
-        if not locations:
+        length = index.size(blob_id)
+        if length is None:
             report.errors.append(
                 f"snapshot {snapshot[:8]}, file {place!a}: blob {blob_id.hex()[:12]} is in no index"
             )
             return
-        size += locations[0][1].size
+        size += length
     if node.type == "file" and size != node.size:
         report.errors.append(
             f"snapshot {snapshot[:8]}, file {place!a}: its blobs have {size} bytes, not {node.size}"

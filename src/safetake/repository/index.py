@@ -11,7 +11,7 @@ import json
 import struct
 import threading
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 from safetake.errors import DamagedError
@@ -156,12 +156,10 @@ class Index:
                     (number, entry.offset, entry.length, entry.plain_length, entry.tree)
                 )
 
-    def _find(self, blob_id: bytes) -> Iterator[tuple[int, int, int, int, bool]]:
-        yield from self._recent.get(blob_id, ())
-        table, buckets = self._sorted
+    def _first(self, blob_id: bytes, table: bytes, buckets: array[int]) -> int:
+        """Where the first record of the id is in the table, or would be."""
         bucket = (blob_id[0] << 8) | blob_id[1]
-        low = buckets[bucket]
-        high = end = buckets[bucket + 1]
+        low, high = buckets[bucket], buckets[bucket + 1]
         while low < high:
             middle = (low + high) >> 1
             at = middle * _SIZE
@@ -169,17 +167,37 @@ class Index:
                 low = middle + 1
             else:
                 high = middle
-        while low < end:
-            at = low * _SIZE
-            if table[at : at + 32] != blob_id:
-                return
+        return low * _SIZE
+
+    def _find(self, blob_id: bytes) -> list[tuple[int, int, int, int, bool]]:
+        found = list(self._recent.get(blob_id, ()))
+        table, buckets = self._sorted
+        at = self._first(blob_id, table, buckets)
+        while table[at : at + 32] == blob_id:
             number, offset, length, plain, tree = _VALUE.unpack_from(table, at + 32)
-            yield number, offset, length, plain, bool(tree)
-            low += 1
+            found.append((number, offset, length, plain, bool(tree)))
+            at += _SIZE
+        return found
 
     def has(self, blob_id: bytes, tree: bool) -> bool:
         """Whether the blob is stored as that type."""
+        table, buckets = self._sorted
+        at = self._first(blob_id, table, buckets)
+        if table[at : at + 32] == blob_id and table[at + _SIZE - 1] == tree:
+            return True
         return any(found[4] == tree for found in self._find(blob_id))
+
+    def size(self, blob_id: bytes) -> int | None:
+        """Plaintext bytes of a data blob; None when it is nowhere."""
+        table, buckets = self._sorted
+        at = self._first(blob_id, table, buckets)
+        if table[at : at + 32] == blob_id and not table[at + _SIZE - 1]:
+            _, _, length, plain, _ = _VALUE.unpack_from(table, at + 32)
+            return int(plain or length - OVERHEAD)
+        for _, _, length, plain, tree in self._find(blob_id):
+            if not tree:
+                return plain or length - OVERHEAD
+        return None
 
     def locations(self, blob_id: bytes, tree: bool) -> list[tuple[str, Entry]]:
         """(pack, entry) of every place that the blob is at; empty when it is nowhere."""

@@ -102,10 +102,10 @@ class RepositoryReader:
         """Plaintext lengths, from the index."""
         found = []
         for blob_id in ids:
-            locations = self._index.locations(blob_id, False)
-            if not locations:
+            size = self._index.size(blob_id)
+            if size is None:
                 raise DamagedError(f"data blob {blob_id.hex()[:12]} is in no index")
-            found.append(locations[0][1].size)
+            found.append(size)
         return found
 
     def tree(self, tree_id: BlobId) -> list[Node]:
