@@ -40,8 +40,10 @@ class Restored:
     episodes: dict[str, dict[str, Any]] = field(default_factory=dict)
     vectors: dict[str, tuple[bytes, str]] = field(default_factory=dict)
     """id → (float32 bytes, document)"""
+    sampled: int = 0
+    """So many vectors were searched for by themselves …"""
     not_found: list[str] = field(default_factory=list)
-    """Sampled vectors that a search for themselves did not find."""
+    """… and these were not among the nearest five."""
     marker: str | None = None
     queue: list[str] = field(default_factory=list)
     """Raw queue entries, in order."""
@@ -112,7 +114,8 @@ def _read_vectors(folder: Path, found: Restored) -> None:
         shutil.copytree(folder, copy)
         run_module("read-vectors", str(copy), str(out))
         with out.open(encoding="utf-8") as lines:
-            found.not_found = json.loads(next(lines))["not_found"]
+            search = json.loads(next(lines))
+            found.sampled, found.not_found = search["sampled"], search["not_found"]
             for line in lines:
                 row = json.loads(line)
                 found.vectors[row["id"]] = (bytes.fromhex(row["vector"]), row["text"])
@@ -150,7 +153,8 @@ def write_vectors(folder: Path, out: Path) -> None:
     with out.open("w", encoding="utf-8") as lines:
         ids = sorted(collection.get(include=[])["ids"])
         missed = []
-        for name in ids[:: max(1, len(ids) // sample)]:
+        asked = ids[:: max(1, len(ids) // sample)]
+        for name in asked:
             embeddings = collection.get(ids=[name], include=["embeddings"])["embeddings"]
             if embeddings is None or len(embeddings) != 1:
                 missed.append(name)
@@ -158,7 +162,7 @@ def write_vectors(folder: Path, out: Path) -> None:
             answer = collection.query(query_embeddings=[embeddings[0]], n_results=5)
             if name not in answer["ids"][0]:
                 missed.append(name)
-        lines.write(json.dumps({"not_found": missed}) + "\n")
+        lines.write(json.dumps({"sampled": len(asked), "not_found": missed}) + "\n")
         for start in range(0, len(ids), page):
             got = collection.get(ids=ids[start : start + page], include=["embeddings", "documents"])
             embeddings, documents = got["embeddings"], got["documents"]

@@ -142,6 +142,10 @@ def flip_a_bit(found: Restored) -> None:
     found.vectors["e2"] = (bytes([vector[0] ^ 1]) + vector[1:], text)
 
 
+def break_index(found: Restored) -> None:
+    found.sampled, found.not_found = 6, ["e1", "e2"]
+
+
 def twin(found: Restored, table: str) -> None:
     rows = getattr(found, table)
     rows["ghost"] = next(iter(rows.values())) | {"id": "ghost"}
@@ -167,7 +171,7 @@ PLANTED: dict[str, tuple[Plant, str]] = {
         "vectors: wrong: e2: the document differs",
     ),
     "vector phantom": (lambda f: f.vectors.update(ghost=(b"", "")), "vectors: phantom: ghost"),
-    "vector not found": (lambda f: f.not_found.append("e1"), "e1: a search misses it"),
+    "index broken": (break_index, "vectors: wrong: a search misses 2 of 6 vectors"),
     "file missing": (lambda f: f.files.pop("p/e2.txt"), "files: missing: p/e2.txt"),
     "file cut off": (
         lambda f: f.files.update({"p/e2.txt": f.files["p/e2.txt"][:-1]}),
