@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.command import BenchError, Run, remove, run, size_mb, warm
-from bench.generate import Shape, generate
+from bench.generate import NEXT_DUMP, Shape, generate
 from bench.mutate import mutate
 from bench.tools import SOURCES, TOOLS, Tool, available, make_template
 
@@ -54,7 +54,7 @@ def compare(
             turn = number % len(names)
             order = names[turn:] + names[:turn]
             remove(live)
-            run(["cp", "-a", pristine, live])
+            run(["cp", "-a", pristine / "data", live])
             for name in order:
                 tools[name].init()
             _settle()
@@ -68,7 +68,7 @@ def compare(
                 warm(live)
                 measured(name, "nothing", tools[name].backup())
                 note(name, "nothing: stored MB", tools[name].size_mb() - before)
-            mutate(live, seed=100 + number)
+            mutate(live, pristine / NEXT_DUMP, seed=100 + number)
             _settle()
             for name in order:
                 before = tools[name].size_mb()
@@ -98,8 +98,8 @@ def compare(
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}",
         "scale": scale,
         "rounds": rounds,
-        "dataset_mb": round(size_mb(pristine), 1),
-        "parts_mb": {name: round(size_mb(pristine / name), 1) for name in SOURCES},
+        "dataset_mb": round(size_mb(pristine / "data"), 1),
+        "parts_mb": {name: round(size_mb(pristine / "data" / name), 1) for name in SOURCES},
         "medians": {
             name: {step: round(statistics.median(values), 3) for step, values in steps.items()}
             for name, steps in figures.items()

@@ -26,6 +26,8 @@ from bench import chroma_folder
 from bench.text import POOL_BYTES, Prose
 
 SCRIPT_BYTES = 20_000
+DUMP = "dump.rdb"
+NEXT_DUMP = "next.rdb"
 STAMP = 1_700_000_000
 
 
@@ -55,15 +57,24 @@ class Shape:
 
 
 def generate(folder: Path, shape: Shape, seed: int = 1) -> None:
-    """Write everything into `folder`, which must not exist."""
-    folder.mkdir(parents=True)
-    (folder / "projects").mkdir()
-    (folder / "queue").mkdir()
-    database(folder / "projects" / "projects.db", shape.database_bytes, seed)
-    chroma_folder.build(folder / "chroma", shape.vectors, seed)
-    files(folder / "scripts", shape, seed)
-    with redis(folder / "queue") as client:
+    """Write everything into `folder`/data, and the next dump of Redis beside it.
+
+    Both dumps come from one server: a restart would give its keys another order, which a server
+    that goes on running does not.
+    """
+    data = folder / "data"
+    (data / "projects").mkdir(parents=True)
+    (data / "queue").mkdir()
+    database(data / "projects" / "projects.db", shape.database_bytes, seed)
+    chroma_folder.build(data / "chroma", shape.vectors, seed)
+    files(data / "scripts", shape, seed)
+    with redis(folder) as client:
         fill(client, shape.keys, seed)
+        client.save()
+        (folder / DUMP).rename(data / "queue" / DUMP)
+        changed = max(1, shape.keys // 100)
+        fill(client, changed, seed + 1, shape.keys // 3)
+    (folder / DUMP).rename(folder / NEXT_DUMP)
 
 
 def database(path: Path, size: int, seed: int) -> None:
@@ -142,7 +153,7 @@ def redis(folder: Path, *, save: bool = True) -> Iterator[Any]:
         port = probe.getsockname()[1]
     process = subprocess.Popen(
         [redis_server(), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder),
-         "--save", "", "--dbfilename", "dump.rdb", "--repl-diskless-sync-delay", "0"],
+         "--save", "", "--dbfilename", DUMP, "--repl-diskless-sync-delay", "0"],
         stdout=subprocess.DEVNULL,
     )  # fmt: skip
     client = Redis(port=port, socket_timeout=None)

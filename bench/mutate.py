@@ -7,32 +7,29 @@ the Redis dump is written anew by a server with one key in a hundred changed.
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from pathlib import Path
 
 import numpy as np
 
 from bench import chroma_folder
-from bench.generate import SCRIPT_BYTES, STAMP, fill, redis
+from bench.generate import DUMP, SCRIPT_BYTES, STAMP
 from bench.text import Prose
 
 EPISODES = 0.01
 VECTORS = 0.02
 TOUCHED = 0.18
 FILES = 0.01
-KEYS = 0.01
 
 
-def mutate(folder: Path, seed: int = 7) -> None:
-    """Change the dataset in place."""
+def mutate(folder: Path, next_dump: Path, seed: int = 7) -> None:
+    """Change the dataset in place; the dump becomes `next_dump`."""
     random = np.random.default_rng(seed)
     _episodes(folder / "projects" / "projects.db", random, seed)
     chroma_folder.append(folder / "chroma", VECTORS, TOUCHED, seed)
     _files(folder / "scripts", random, seed)
-    with redis(folder / "queue") as client:
-        keys = int(client.dbsize())
-        first = int(random.integers(0, max(1, keys - keys // 100)))
-        fill(client, max(1, int(keys * KEYS)), seed, first)
+    shutil.copyfile(next_dump, folder / "queue" / DUMP)
 
 
 def _episodes(path: Path, random: np.random.Generator, seed: int) -> None:
