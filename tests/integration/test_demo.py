@@ -96,7 +96,9 @@ def test_demo_given_a_restored_store_that_lost_something_says_so_and_keeps_the_f
     assert (Path(report.kept) / "repository" / "config").is_file()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
+)
 def test_demo_given_a_signal_ends_everything_that_it_started(
     number: signal.Signals, scratch: Path
 ) -> None:
