@@ -135,7 +135,7 @@ def test_exit_3_something_was_not_read(workplace: Workplace) -> None:
     assert len(workplace.json("snapshots")) == 2
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_exit_130_interrupted_releases_the_lock(workplace: Workplace, number: int) -> None:
     """The database is locked by a writer, so that the backup waits with its lock taken."""
     config = workplace.folder / "safetake.toml"

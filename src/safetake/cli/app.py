@@ -98,7 +98,10 @@ root = Root(
 
 
 def _terminate(_signal: int, _frame: object) -> None:
-    """SIGTERM and SIGHUP end like Ctrl-C: every `finally` runs, so that locks are released."""
+    """SIGTERM and SIGHUP end like Ctrl-C: every `finally` runs, so that locks are released.
+
+    (SIGHUP only without a lock: `repository.locks` says why.)
+    """
     raise KeyboardInterrupt
 
 

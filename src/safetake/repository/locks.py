@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import json
 import os
+import signal
 import socket
 import threading
 from collections.abc import Iterator, Sequence
@@ -145,14 +146,15 @@ class Locks:
     def hold(self, *, exclusive: bool) -> Iterator[None]:
         """Hold a lock. Raises RepositoryLockedError at once when a live lock is in the way."""
         self._conflict(exclusive, "")
-        name = self._write(exclusive)
-        keeper = _Keeper(self, self._storage, name, exclusive)
-        try:
-            self._conflict(exclusive, name)
-            keeper.start()
-            yield
-        finally:
-            keeper.stop()
+        with _deaf_to_hangup():
+            name = self._write(exclusive)
+            keeper = _Keeper(self, self._storage, name, exclusive)
+            try:
+                self._conflict(exclusive, name)
+                keeper.start()
+                yield
+            finally:
+                keeper.stop()
 
     def remove(self, *, all_locks: bool) -> Sequence[LockInfo]:
         """Remove stale locks, or all; returns those removed."""
@@ -171,6 +173,23 @@ class Locks:
                 self._storage.remove("locks", lock.id)
                 removed.append(lock)
         return removed
+
+
+@contextlib.contextmanager
+def _deaf_to_hangup() -> Iterator[None]:
+    """Survive SIGHUP while a lock is held: it is how stock restic asks whether the holder lives.
+
+    `restic unlock` on the same host would end a running backup otherwise. Only the main thread can
+    set this; a daemon that locks from another thread has to be deaf by itself.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGHUP, lambda _number, _frame: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL if before is None else before)
 
 
 class _Keeper:

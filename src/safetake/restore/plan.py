@@ -62,7 +62,9 @@ def plan_node(reader: Reader, node: Node, path: str) -> RestorePlan:
     """Walk `node`, which will be at `path` below the target. Raises DamagedError."""
     plan = RestorePlan()
     if node.type == "dir":
-        _walk(reader, node, path, plan, 0)
+        waiting = [(path, node)]
+        while waiting:  # no recursion: a tree may be deeper than Python's stack
+            waiting += reversed(_folder(reader, *waiting.pop(), plan))
     elif node.type == "file":
         _check_size(reader, node, path)
         plan.files.append(PlannedFile(path, node))
@@ -71,14 +73,16 @@ def plan_node(reader: Reader, node: Node, path: str) -> RestorePlan:
     return plan
 
 
-def _walk(reader: Reader, folder: Node, path: str, plan: RestorePlan, depth: int) -> None:
-    if depth > MAX_DEPTH:
+def _folder(reader: Reader, path: str, folder: Node, plan: RestorePlan) -> list[tuple[str, Node]]:
+    """Plan one folder; returns the folders in it."""
+    if path.count("/") > MAX_DEPTH:
         raise DamagedError(f"{path[:80]}…: more than {MAX_DEPTH} folders deep")
     if folder.subtree is None:
         raise DamagedError(f"{path}: a folder without content")
     plan.folders.append((path, folder))
     nodes = reader.tree(folder.subtree)
     names = {node.name for node in nodes}
+    inner = []
     for node in nodes:
         place = f"{path}/{node.name}"
         if node.type == "dir":
@@ -88,12 +92,13 @@ def _walk(reader: Reader, folder: Node, path: str, plan: RestorePlan, depth: int
                 if split is not None:
                     plan.files.append(split)
                     continue
-            _walk(reader, node, place, plan, depth + 1)
+            inner.append((place, node))
         elif node.type == "file":
             _check_size(reader, node, place)
             plan.files.append(PlannedFile(place, node))
         else:
             plan.others.append((place, node))
+    return inner
 
 
 def _check_size(reader: Reader, node: Node, place: str) -> None:
