@@ -145,7 +145,7 @@ def test_given_a_file_made_before_and_changed_after_the_cut_then_it_is_never_dro
     )
     assert taken.read("sub/made") == b"later"
     assert taken.unread == []
-    assert "sub/made: made just before the cut and written after it" in taken.notes[0]
+    assert "sub/made: written just before the cut and after it" in taken.notes[0]
     other = root / "sub" / "other"
     taken = take(
         root,

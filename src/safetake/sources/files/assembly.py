@@ -21,7 +21,7 @@ _Below = tuple[bool, BlobId | None]
 
 _AFTER = {
     Verdict.LATER: "its metadata were changed right after the cut",
-    Verdict.ACROSS: "made just before the cut and written after it: as it was right after it",
+    Verdict.ACROSS: "written just before the cut and after it: as it was right after it",
 }
 
 
@@ -224,12 +224,14 @@ class Assembly:
         except OSError as error:
             self._unread.add(_why(error), where)
             return None, False
-        if latest_ns(node.ctime_ns) <= self._cut.wall_ns and not into.torn:
+        before_the_cut = latest_ns(node.ctime_ns) <= self._cut.wall_ns
+        if before_the_cut and name not in into.unsettled:
             return node, verdict is Verdict.READ
-        if verdict in _AFTER and not into.torn:
-            self._notes.add(_AFTER[verdict], where)
-            return node, False
         old = here.known.nodes.get(name)
+        if name not in into.torn and (verdict in _AFTER or before_the_cut or old is None):
+            # It was written to between the look and the last read, by appending most likely.
+            self._notes.add(_AFTER.get(verdict, _AFTER[Verdict.ACROSS]), where)
+            return node, False
         if old is not None and old.type == "file":
             self._unread.add(
                 "changed before the cut, and again before it was read: an earlier version is kept",

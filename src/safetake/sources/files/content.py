@@ -114,8 +114,8 @@ class Contents:
 
         Returns its node (the content is filled in until `resolved` reaches `mark`), whether the
         state is settled (a later write would have another stamp), and whether it is torn (it
-        never stood still). A file that only grew is the state at which the reading began. Raises
-        OSError.
+        never stood still). What two readings agree upon is not torn
+        but not settled either: a file that is appended to, most likely. Raises OSError.
         """
         linked = self._linked.get((status.st_dev, status.st_ino))
         if linked is not None and same(status, linked[0]):
@@ -141,7 +141,7 @@ class Contents:
             still = whole and equal(before, after)
             grew = not still and whole and size <= after.st_size
             if still or (grew and self._reads_again(descriptor, size, content)):
-                settled = latest_ns(before.st_ctime_ns) < tick
+                settled = still and latest_ns(before.st_ctime_ns) < tick
                 return self._node(descriptor, name, before, size, content), settled, False
             if attempt < ATTEMPTS - 1:
                 before = after
