@@ -113,7 +113,7 @@ def test_campaign(
             f" hold median {statistics.median(holds):.0f} ms, max {max(holds):.0f} ms;"
             f" longest stalls {[f'{stall:.2f} s' for stall in stalls]}"
         )
-    assert bad == []
+    assert not bad, bad
 
 
 @pytest.mark.slow
