@@ -1,5 +1,4 @@
 """Storing blobs: hash, look up, compress, seal, pack on all cores; durable in the right order.
-order.
 
 A source fills buffers of 1 MiB from a bounded pool and says where to cut. Worker threads do the
 rest in native code that releases the GIL; each appends to a pack of its own, so there is no lock
