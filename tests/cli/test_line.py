@@ -152,6 +152,8 @@ def test_exit_130_interrupted_releases_the_lock(workplace: Workplace, number: in
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # a test run in the background of a shell passes SIGINT on as ignored
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
     )
     locks = workplace.folder / "repo" / "locks"
     deadline = time.monotonic() + 30
