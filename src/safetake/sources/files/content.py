@@ -113,9 +113,9 @@ class Contents:
         """Read an open file that was listed with `status`.
 
         Returns its node (the content is filled in until `resolved` reaches `mark`), whether the
-        state is settled (a later write would have another stamp), and whether it is torn (it
-        never stood still). What two readings agree upon is not torn
-        but not settled either: a file that is appended to, most likely. Raises OSError.
+        state is settled (nothing was written meanwhile, and a later write would have another
+        stamp), and whether it is torn (no two readings agreed). What is neither was written to
+        while it was read, by appending most likely. Raises OSError.
         """
         linked = self._linked.get((status.st_dev, status.st_ino))
         if linked is not None and same(status, linked[0]):
