@@ -17,6 +17,7 @@ LAYERS = (
     {"restore"},
     {"connect", "snapshots"},
     {"sources", "repository"},
+    {"scratch"},
     {"storage"},
     {"columns", "configfile", "password"},
     {"config"},
