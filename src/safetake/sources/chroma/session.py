@@ -35,6 +35,8 @@ from safetake.sources.chroma.spool import Spool
 _THREADS = 2
 _PREPARE_SECONDS = 1.0
 """How long `prepare` waits for one segment to come to rest; the hold has other means."""
+_SMALL_BYTES = 64 << 20
+_PATIENCE_SECONDS = 10.0
 
 
 class _Again(Exception):
@@ -82,15 +84,15 @@ class ChromaSession:
 
     def hold(self, timeout: float) -> Cut:
         self.release()
-        deadline = time.monotonic() + timeout
-        # Leave a part of the time for the lock itself: one that is asked for only at the deadline
-        # fails at the first writer.
-        refresh_until = time.monotonic() + timeout * 0.6
+        # Copying under the lock is cheap where there is little to copy. Where there is much, it is
+        # worth trying for long to meet a moment between two persists: before the lock nobody waits.
+        large = self._bytes_total > _SMALL_BYTES
+        refresh_until = time.monotonic() + (_PATIENCE_SECONDS if large else timeout / 2)
         while True:
             self._refresh(refresh_until)
             self._may_copy_in_hold = time.monotonic() >= refresh_until
             try:
-                return self._database.hold(max(deadline - time.monotonic(), timeout * 0.4))
+                return self._database.hold(timeout)
             except _Again:
                 continue
 
