@@ -17,16 +17,13 @@ import gc
 import json
 import os
 import random
-import shutil
 import socket
 import stat
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetake import __version__
@@ -34,6 +31,7 @@ from safetake.clock import go_time, now_ns
 from safetake.errors import BarrierTimeoutError, SafetakeError, SourceError, UsageError
 from safetake.model import CaptureContext, Captured, Cut, Node, Parent, Progress, Session, Source
 from safetake.repository.keys import user_name
+from safetake.scratch import scratch_folder
 from safetake.snapshots import (
     MANIFEST_NAME,
     META_FOLDER,
@@ -182,11 +180,11 @@ def take_snapshot(
     """`run_backup` on an open repository (a daemon opens once)."""
     report = progress or (lambda what, done, total: None)
     clock = _Phases()
-    scratch = Path(tempfile.mkdtemp(prefix="safetake-"))
     with contextlib.ExitStack() as stack:
-        stack.callback(shutil.rmtree, scratch, ignore_errors=True)
+        scratch = stack.enter_context(scratch_folder())
         stack.enter_context(_fast_switches())
         stack.enter_context(repository.lock(exclusive=False))
+        repository.reload()  # what was known before the lock may have been pruned since
         repository.storage.sweep()
         parents = _parents(repository, sources)
         writer = stack.enter_context(repository.writer())

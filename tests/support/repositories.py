@@ -129,7 +129,6 @@ def sqlite_source(name: str, path: Path) -> Source:
 
 def snapshot(repository: Repository, *sources: Source) -> BackupReport:
     """One snapshot."""
-    repository.reload()
     return take_snapshot(repository, list(sources), barrier=BarrierConfig())
 
 

@@ -11,11 +11,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -28,6 +26,7 @@ from safetake.errors import DamagedError
 from safetake.model import Check, Progress
 from safetake.restore.beside import choose, restore_to
 from safetake.restore.plan import plan_node
+from safetake.scratch import scratch_folder
 from safetake.snapshots import FAILED, OPENED, READ_BACK, SnapshotInfo, read_manifest
 
 if TYPE_CHECKING:
@@ -105,6 +104,7 @@ def verify(
     started = time.perf_counter()
     report = VerifyReport(snapshot.id, level)
     with repository.lock(exclusive=False):
+        repository.reload()  # what was known before the lock may have been pruned since
         try:
             if level == "read":
                 _read_back(repository, snapshot, report, progress)
@@ -186,23 +186,21 @@ def _open(
             f"snapshot {snapshot.id[:8]} was not made by safetake: there are no facts to compare"
         )
     for name, entry in manifest["sources"].items():
-        folder = Path(tempfile.mkdtemp(prefix="safetake-verify-", dir=scratch))
-        try:
-            found = restore_to(
-                repository, snapshot, [name], folder / "tree", progress=progress, durable=False
-            )
-            report.bytes += found.sources[name]["bytes"]
-            report.checks[name] = question(
-                str(entry.get("type")),
-                folder / "tree" / name,
-                {**entry, "checks": _own_checks(config, name)},
-                folder,
-                timeout,
-            )
-        except DamagedError as error:
-            report.checks[name] = [Check("read back", ok=False, found=str(error))]
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        with scratch_folder(scratch) as folder:
+            try:
+                found = restore_to(
+                    repository, snapshot, [name], folder / "tree", progress=progress, durable=False
+                )
+                report.bytes += found.sources[name]["bytes"]
+                report.checks[name] = question(
+                    str(entry.get("type")),
+                    folder / "tree" / name,
+                    {**entry, "checks": _own_checks(config, name)},
+                    folder,
+                    timeout,
+                )
+            except DamagedError as error:
+                report.checks[name] = [Check("read back", ok=False, found=str(error))]
 
 
 def _own_checks(config: Config | None, name: str) -> list[dict[str, str]]:

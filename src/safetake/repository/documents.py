@@ -23,8 +23,16 @@ def load_unpacked(storage: Storage, key: MasterKey, kind: Kind, name: str) -> by
     what = f"{kind}/{name}"
     sealed = storage.get(kind, name)
     if hashlib.sha256(sealed).hexdigest() != name:
+        hints = {
+            "index": "make it again from the packs with `restic rebuild-index` (0.16 and newer: "
+            "`restic repair index`)",
+            "proofs": "remove this file, then run `safetake verify` again",
+        }
         raise DamagedError(
             f"{what} is damaged: its content does not hash to its name",
-            hint="bring this file back from a copy of the repository, then run `safetake check`",
+            hint=hints.get(
+                kind,
+                "bring this file back from a copy of the repository, then run `safetake check`",
+            ),
         )
     return decode_unpacked(Sealer(key).unseal(sealed, what), what)

@@ -1,0 +1,55 @@
+"""Scratch folders that do not outlive their process for long, even after `kill -9`.
+
+Copies of the user's data lie in them: they are private, removed at the end, and swept by the next
+run when their process is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import socket
+import tempfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from safetake.errors import SafetakeError
+from safetake.storage.local import process_exists
+
+_NAME = re.compile(r"safetake-(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-.*")
+
+
+@contextlib.contextmanager
+def scratch_folder(inside: Path | None = None) -> Iterator[Path]:
+    """A fresh folder (0700) in `inside`, or where the system keeps temporary files.
+
+    Raises SafetakeError when there is no place for it.
+    """
+    host = f"{zlib.crc32(socket.gethostname().encode()):08x}"
+    place = Path(tempfile.gettempdir()) if inside is None else inside
+    try:
+        _sweep(place, host)
+        made = tempfile.mkdtemp(prefix=f"safetake-{host}-{os.getpid()}-", dir=place)
+    except OSError as error:
+        raise SafetakeError(
+            f"cannot make a scratch folder in {place}: {error.strerror}",
+            hint="free space there, or name another place in the environment variable TMPDIR",
+        ) from error
+    try:
+        yield Path(made)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _sweep(place: Path, host: str) -> None:
+    """Remove what dead processes of this user on this host left."""
+    for entry in os.scandir(place):
+        match = _NAME.fullmatch(entry.name)
+        if match is None or match["host"] != host or process_exists(int(match["pid"])):
+            continue
+        with contextlib.suppress(OSError):  # removed by another run meanwhile
+            if entry.is_dir(follow_symlinks=False) and entry.stat().st_uid == os.geteuid():
+                shutil.rmtree(entry.path, ignore_errors=True)

@@ -1,0 +1,55 @@
+"""Scratch folders: private, removed at the end, swept after `kill -9`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from safetake.errors import SafetakeError
+from safetake.scratch import scratch_folder
+
+
+def test_it_is_private_and_gone_at_the_end(tmp_path: Path) -> None:
+    with scratch_folder(tmp_path) as folder:
+        assert folder.stat().st_mode & 0o777 == 0o700
+        (folder / "copy").write_text("data")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_process_left_goes_and_all_else_stays(tmp_path: Path) -> None:
+    program = (
+        "import os, sys; from pathlib import Path; from safetake.scratch import scratch_folder\n"
+        "with scratch_folder(Path(sys.argv[1])) as folder:\n"
+        "    (folder / 'deep').mkdir(); (folder / 'deep' / 'copy').write_text('x')\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    subprocess.run([sys.executable, "-c", program, tmp_path], check=False)
+    (left,) = tmp_path.iterdir()
+    kept = [
+        tmp_path / name
+        for name in (
+            "safetake-00000000-1-x",  # of another host
+            "safetake-notes",
+            left.name.replace("safetake", "other"),
+        )
+    ]
+    for path in kept:
+        path.mkdir()
+    (tmp_path / f"{left.name}-link").symlink_to(kept[1])
+    with scratch_folder(tmp_path) as one, scratch_folder(tmp_path) as two:
+        assert one.is_dir()
+        assert two.is_dir()
+        assert not left.exists()
+    assert {path for path in tmp_path.iterdir() if not path.is_symlink()} == set(kept)
+    assert f"-{os.getpid()}-" in one.name
+
+
+def test_no_place_is_an_error_with_a_hint(tmp_path: Path) -> None:
+    with pytest.raises(SafetakeError, match="cannot make a scratch folder") as caught:
+        with scratch_folder(tmp_path / "missing"):
+            pass
+    assert "TMPDIR" in caught.value.hint
