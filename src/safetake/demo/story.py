@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -96,8 +97,8 @@ class _Story:
             application = self._build()
             self._snapshots_under_load(application)
             self._destroy(application)
-            for snapshot in self._report.snapshots:
-                self._prove(snapshot)
+            with ThreadPoolExecutor(2) as pool:  # most of a proof is one process's start
+                list(pool.map(self._prove, self._report.snapshots))
             application, stores = self._recover()
             self._compare(application, stores)
         finally:
