@@ -302,7 +302,7 @@ class _Proof:
     def _record(
         self, known: Mapping[str, Any], one: str, stored: str, found: dict[str, Any] | None
     ) -> Check:
-        """One record as Chroma gives it: its vector, and itself or a twin as its nearest."""
+        """One record as Chroma gives it: its vector bit by bit, and that it answers a query."""
         import numpy as np
 
         name = f"{known['name']}: record {one!r}"
@@ -317,11 +317,18 @@ class _Proof:
         else:
             same = got.tobytes() == wanted.tobytes()
             own = float(distance(wanted[None, :], wanted, known["space"])[0])
-        near = bool(found["nearest"]) and (
-            one in found["nearest"]
-            or min(found["distances"]) <= own + _TOLERANCE * max(1.0, abs(own))
+        # An approximate index may miss even the record itself (seen with 170,000 random vectors of
+        # 1,536 dimensions and a thin graph): that is told, and is no damage.
+        itself = one in found["nearest"] or (
+            bool(found["distances"])
+            and min(found["distances"]) <= own + _TOLERANCE * max(1.0, abs(own))
         )
-        return Check(name, same and near, {"vector": True}, {"vector": same, "found": near})
+        detail = "" if itself else "not among its own nearest: the index is approximate"
+        answered = len(found["nearest"]) > 0
+        expected = {"vector": True, "answered": True}
+        return Check(
+            name, same and answered, expected, {"vector": same, "answered": answered}, detail
+        )
 
 
 def _close(expected: list[dict[str, Any]], found: list[dict[str, Any]]) -> bool:
