@@ -9,7 +9,6 @@ recomputed: each of its bytes is covered by an authentication code or by the hea
 
 from __future__ import annotations
 
-import contextlib
 import os
 import queue
 import threading
@@ -217,7 +216,8 @@ def _data(
     trust_digests: bool,
 ) -> None:
     waiting: queue.SimpleQueue[str] = queue.SimpleQueue()
-    for pack in sorted(packs):
+    there = {pack for pack, _ in repository.storage.list("data")}
+    for pack in sorted(there.intersection(packs)):  # what is missing was told already
         waiting.put(pack)
     total = sum(entry.length for entries in packs.values() for entry in _once(entries))
     lock = threading.Lock()
@@ -268,7 +268,7 @@ def _pack(
         if sorted(header, key=_place) != sorted(entries, key=_place):
             problems.append(f"{what} is damaged: its header and the index disagree")
     except FileNotFoundError:
-        return [], 0  # told already
+        return [f"{what} is missing"], 0
     except DamagedError as error:
         problems.append(str(error))
         header = entries
@@ -280,15 +280,20 @@ def _pack(
         while stop < len(header) and _end(header[stop]) - start <= READ_BYTES:
             stop += 1
         end = _end(header[stop - 1])
-        with contextlib.suppress(FileNotFoundError):
+        data = memoryview(b"")
+        try:
             data = memoryview(storage.get_range("data", pack, start, end - start))
-            read += len(data)
-            for entry in header[at:stop]:
-                sealed_blob = data[entry.offset - start : entry.offset - start + entry.length]
-                try:
-                    open_blob(sealed_blob, entry, sealer, digest, blob_name(pack, entry.id))
-                except DamagedError as error:
-                    problems.append(str(error))
+        except FileNotFoundError:
+            return [*problems, f"{what} is missing"], read
+        except DamagedError as error:
+            problems.append(str(error))
+        read += len(data)
+        for entry in header[at:stop]:
+            sealed_blob = data[entry.offset - start : entry.offset - start + entry.length]
+            try:
+                open_blob(sealed_blob, entry, sealer, digest, blob_name(pack, entry.id))
+            except DamagedError as error:
+                problems.append(str(error))
         at = stop
     return problems, read
 

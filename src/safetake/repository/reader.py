@@ -183,7 +183,7 @@ class RepositoryReader:
         end = run[-1].offset + run[-1].length
         try:
             data = self._storage.get_range("data", pack, start, end - start)
-        except FileNotFoundError:
+        except (FileNotFoundError, DamagedError):  # then one by one: some of it may read
             data = b""
         view = memoryview(data)
         sealer, digest = self._sealers.get(), self._digest()

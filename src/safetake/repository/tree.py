@@ -203,42 +203,47 @@ def _time(text: str) -> int:
     return parse_go_time(text)
 
 
-def _number(document: dict[str, Any], field: str) -> int:
-    value = document.get(field, 0)
-    if not isinstance(value, int) or not 0 <= value < 1 << 64:
-        raise ValueError(f"impossible {field}")
-    return value
+_NUMBERS = ("mode", "uid", "gid", "inode", "device_id", "size", "links", "device")
 
 
 def _decode_node(document: dict[str, Any]) -> Node:
     name = unquote(document["name"])
     if not _is_component(name):
         raise ValueError(f"impossible file name {name[:40]!r}")
-    kind = str(document.get("type", ""))
-    node = Node(name, kind)
-    node.mode = _posix_mode(_number(document, "mode"), kind)
-    node.mtime_ns = _time(document["mtime"])
-    node.atime_ns = _time(document["atime"])
-    node.ctime_ns = _time(document["ctime"])
-    node.uid = _number(document, "uid")
-    node.gid = _number(document, "gid")
-    node.user = str(document.get("user", ""))
-    node.group = str(document.get("group", ""))
-    node.inode = _number(document, "inode")
-    node.device_id = _number(document, "device_id")
-    node.size = _number(document, "size")
-    node.links = _number(document, "links")
-    node.device = _number(document, "device")
-    node.linktarget = str(document.get("linktarget", ""))
-    if raw := document.get("linktarget_raw"):
-        node.linktarget = os.fsdecode(base64.b64decode(raw, validate=True))
-    if not _is_raw(node.linktarget):
-        raise ValueError("impossible link target")
-    for pair in document.get("extended_attributes") or ():
+    get = document.get
+    kind = str(get("type", ""))
+    numbers = [get(field, 0) for field in _NUMBERS]
+    for number in numbers:
+        if type(number) is not int or not 0 <= number < 1 << 64:
+            raise ValueError(f"impossible number {number!r:.40}")
+    mode, uid, gid, inode, device_id, size, links, device = numbers
+    node = Node(
+        name,
+        kind,
+        mode=_posix_mode(mode, kind),
+        mtime_ns=_time(document["mtime"]),
+        atime_ns=_time(document["atime"]),
+        ctime_ns=_time(document["ctime"]),
+        uid=uid,
+        gid=gid,
+        user=str(get("user", "")),
+        group=str(get("group", "")),
+        inode=inode,
+        device_id=device_id,
+        size=size,
+        links=links,
+        device=device,
+    )
+    if target := get("linktarget"):
+        node.linktarget = str(target)
+        if raw := get("linktarget_raw"):
+            node.linktarget = os.fsdecode(base64.b64decode(raw, validate=True))
+        if not _is_raw(node.linktarget):
+            raise ValueError("impossible link target")
+    for pair in get("extended_attributes") or ():
         node.xattrs[str(pair["name"])] = base64.b64decode(pair.get("value") or "", validate=True)
-    content = document.get("content")
     if kind == "file":
-        node.content = [_blob_id(text) for text in content or ()]
+        node.content = [_blob_id(text) for text in get("content") or ()]
     if kind == "dir":
         node.subtree = _blob_id(document["subtree"])
     return node
