@@ -27,7 +27,15 @@ from safetake.model import Check, Progress
 from safetake.restore.beside import choose, restore_to
 from safetake.restore.plan import plan_node
 from safetake.scratch import scratch_folder
-from safetake.snapshots import FAILED, OPENED, READ_BACK, SnapshotInfo, read_manifest
+from safetake.snapshots import (
+    FAILED,
+    META_FOLDER,
+    OPENED,
+    READ_BACK,
+    SnapshotInfo,
+    read_manifest,
+    root_nodes,
+)
 
 if TYPE_CHECKING:
     from safetake.config import Config
@@ -154,7 +162,9 @@ def _read_back(
     read_manifest(reader, snapshot)
     wanted: dict[bytes, None] = {}
     total = 0
-    for name, node in choose(reader, snapshot, []).items():
+    meta = root_nodes(reader, snapshot).get(META_FOLDER)
+    folders = [*choose(reader, snapshot, []).items(), *([(META_FOLDER, meta)] if meta else [])]
+    for name, node in folders:
         plan = plan_node(reader, node, name)
         total += plan.bytes
         for file in plan.files:

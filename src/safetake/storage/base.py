@@ -48,10 +48,11 @@ class Storage(Protocol):
         """(name, bytes) of every file of the kind, in no order; foreign names are left out."""
 
     def get(self, kind: Kind, name: str) -> bytes:
-        """A whole file. Raises FileNotFoundError or StorageError."""
+        """A whole file. Raises FileNotFoundError, StorageError; DamagedError when it is there and
+        cannot be read."""
 
     def get_range(self, kind: Kind, name: str, offset: int, length: int) -> bytes:
-        """`length` bytes; fewer only when the file ends. Raises FileNotFoundError, StorageError."""
+        """`length` bytes; fewer only when the file ends. Raises as `get`."""
 
     def size(self, kind: Kind, name: str) -> int:
         """Bytes of a file. Raises FileNotFoundError or StorageError."""

@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from safetake.errors import StorageError
+from safetake.errors import DamagedError, SafetakeError, StorageError
 from safetake.storage.base import KINDS, Kind
 
 _NAME = re.compile(r"[0-9a-f]{64}")
@@ -35,6 +35,16 @@ def _failure(what: str, path: Path, error: OSError) -> StorageError:
     }
     hint = hints.get(error.errno or 0, "check the disk and the mount, then run the command again")
     return StorageError(f"cannot {what} {path}: {error.strerror or error}", hint=hint)
+
+
+def _unreadable(path: Path, error: OSError) -> SafetakeError:
+    """A sector that the disk does not give back is damage like any other, not a passing failure."""
+    if error.errno in (errno.EIO, errno.EBADMSG, errno.EUCLEAN):
+        return DamagedError(
+            f"{path} is damaged: the disk does not give it back ({error.strerror})",
+            hint="copy the repository to another disk, then run `safetake check --read-data` there",
+        )
+    return _failure("read", path, error)
 
 
 def fsync_folder(path: Path) -> None:
@@ -181,6 +191,8 @@ class LocalStorage:
             for place in folders:
                 with os.scandir(place) as entries:
                     for entry in entries:
+                        if kind == "data" and entry.name[:2] != place.name:
+                            continue  # nobody looks for it there
                         if _NAME.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
                             try:
                                 yield entry.name, entry.stat(follow_symlinks=False).st_size
@@ -201,7 +213,7 @@ class LocalStorage:
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise _failure("read", path, error) from error
+            raise _unreadable(path, error) from error
 
     def get_range(self, kind: Kind, name: str, offset: int, length: int) -> bytes:
         """A part of a file."""
@@ -211,7 +223,7 @@ class LocalStorage:
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise _failure("read", path, error) from error
+            raise _unreadable(path, error) from error
         try:
             data = os.pread(fd, length, offset)
             if len(data) == length or not data:
@@ -223,7 +235,7 @@ class LocalStorage:
                 got += len(more)
             return b"".join(parts)
         except OSError as error:
-            raise _failure("read", path, error) from error
+            raise _unreadable(path, error) from error
         finally:
             os.close(fd)
 
@@ -235,7 +247,7 @@ class LocalStorage:
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise _failure("read", path, error) from error
+            raise _unreadable(path, error) from error
 
     def put(self, kind: Kind, name: str, data: bytes) -> None:
         """A small file, durably."""
