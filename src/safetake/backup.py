@@ -22,7 +22,7 @@ import stat
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +31,7 @@ from safetake.clock import go_time, now_ns
 from safetake.errors import BarrierTimeoutError, SafetakeError, SourceError, UsageError
 from safetake.model import CaptureContext, Captured, Cut, Node, Parent, Progress, Session, Source
 from safetake.repository.keys import user_name
+from safetake.repository.writer import GivenUpError
 from safetake.scratch import scratch_folder
 from safetake.snapshots import (
     MANIFEST_NAME,
@@ -199,15 +200,17 @@ def take_snapshot(
             )
             stack.callback(session.close)
             sessions[source.name] = session
-        with ThreadPoolExecutor(max(1, len(sessions)), "source") as pool:
-            _all(pool, {name: session.prepare for name, session in sessions.items()})
+        with ThreadPoolExecutor(max(1, len(sessions)), "source") as pool, _given_up(writer):
+            _all(pool, {name: session.prepare for name, session in sessions.items()}, writer)
             clock.enter("drain")
             writer.drain()
             clock.enter("barrier")
             order = [source.name for source in sorted(sources, key=lambda s: s.hold_rank)]
             moment = _barrier({name: sessions[name] for name in order}, barrier)
             clock.enter("capture")
-            captured = _all(pool, {name: session.capture for name, session in sessions.items()})
+            captured = _all(
+                pool, {name: session.capture for name, session in sessions.items()}, writer
+            )
         types = {source.name: source.type for source in sources}
         for name, found in captured.items():
             found.facts["type"] = types[name]
@@ -216,19 +219,34 @@ def take_snapshot(
         return _commit(repository, writer, captured, moment, job, parent_ids, clock)
 
 
-def _all(pool: ThreadPoolExecutor, work: dict[str, Any]) -> dict[str, Any]:
-    """Run one function for each source at once; the first error in order wins, after all ended."""
+@contextlib.contextmanager
+def _given_up(writer: RepositoryWriter) -> Iterator[None]:
+    """An interrupt ends the sources' threads at their next buffer, not when they are done."""
+    try:
+        yield
+    except BaseException:
+        writer.cancel()
+        raise
+
+
+def _all(
+    pool: ThreadPoolExecutor, work: dict[str, Any], writer: RepositoryWriter
+) -> dict[str, Any]:
+    """Run one function for each source at once; a failure ends them all, and is raised.
+
+    What several sources found wrong at the same time is told together.
+    """
     futures = {name: pool.submit(function) for name, function in work.items()}
+    done, _ = wait(futures.values(), return_when=FIRST_EXCEPTION)
+    if any(future.exception() is not None for future in done):
+        writer.cancel()  # the others would go on copying for nothing
     failures: list[tuple[str, BaseException]] = []
-    results = {}
     for name, future in futures.items():
         error = future.exception()
-        if error is not None:
+        if error is not None and not isinstance(error, GivenUpError):
             failures.append((name, error))
-        else:
-            results[name] = future.result()
     if not failures:
-        return results
+        return {name: future.result() for name, future in futures.items()}
     name, error = failures[0]
     others = [f"{other}: {problem}" for other, problem in failures[1:]]
     if isinstance(error, SafetakeError) and others:

@@ -40,6 +40,10 @@ _INCOMPRESSIBLE = 0.97
 """A blob that shrinks less than this is stored plain: reading it back then costs no zstd."""
 
 
+class GivenUpError(SafetakeError):
+    """The run ended for another reason, which is the one to tell."""
+
+
 @dataclass(slots=True)
 class WriterStats:
     """What a writer did, in blobs and bytes."""
@@ -215,6 +219,10 @@ class RepositoryWriter:
         if not 1 <= len(data) <= MAX_BLOB_BYTES:
             raise ValueError(f"a blob of {len(data)} bytes is not allowed")
         return self._put(_Job(data, [len(data)], _Pending(), pooled=False))
+
+    def cancel(self) -> None:
+        """End every thread that stores, at its next buffer or blob: the run is given up."""
+        self._error = self._error or GivenUpError("the run was given up")
 
     def _put(self, job: _Job) -> _Pending:
         self._raise()
