@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -279,6 +281,57 @@ def test_what_a_sink_raises_ends_the_stream(fresh: Path) -> None:
 
     with pytest.raises(OSError, match="No space"):
         repository.reader().stream(map(sha, chunks), full)
+
+
+def interrupt() -> None:
+    """Ctrl-C."""
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_ctrl_c_ends_a_stream_and_a_check_at_their_next_read(fresh: Path) -> None:
+    repository = open_repository(fresh)
+    chunks = [random.Random(n).randbytes(3 << 20) for n in range(24)]
+    with repository.lock(exclusive=False), repository.writer() as writer:
+        store_all(writer, chunks)
+        writer.flush()
+    seen: list[BlobId] = []
+
+    def sink(blob_id: BlobId, _plain: bytes | bytearray) -> None:
+        seen.append(blob_id)
+        if len(seen) == 3:
+            interrupt()
+        if len(seen) >= 3:
+            time.sleep(0.2)  # long enough for the main thread to hear it
+
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        repository.reader().stream(map(sha, chunks), sink)
+    assert 3 <= len(seen) < 24
+    assert threading.active_count() == before
+    with pytest.raises(KeyboardInterrupt):
+        check(repository, read_data=True, progress=lambda *_: interrupt())
+    assert threading.active_count() == before
+    assert not list(repository.storage.list("locks"))
+
+
+def test_ctrl_c_while_a_flush_waits_leaves_no_thread(
+    fresh: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = open_repository(fresh)
+    before = threading.active_count()
+    writer = RepositoryWriter(repository, workers=2)
+    acquire = threading.Semaphore.acquire
+
+    def interrupted(semaphore: threading.Semaphore, *arguments: object) -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Semaphore, "acquire", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        writer.drain()
+    monkeypatch.setattr(threading.Semaphore, "acquire", acquire)
+    writer.close()
+    assert threading.active_count() == before
+    assert not list((fresh / "tmp").iterdir())
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ from safetake.repository.documents import load_unpacked
 from safetake.repository.index import Index
 from safetake.repository.pack import Entry, decode_header, header_length
 from safetake.repository.reader import READ_BYTES, RepositoryReader, blob_name, open_blob
+from safetake.repository.threads import run_in_threads
 
 if TYPE_CHECKING:
     from safetake.model import Node
@@ -243,13 +244,7 @@ def _data(
                     progress("packs", report.bytes_read, total)
 
     count = min(8, max(2, os.cpu_count() or 2))
-    threads = [threading.Thread(target=work, name=f"check-{number}") for number in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if broken:
-        raise broken[0]
+    run_in_threads(work, count, "check", broken)
 
 
 def _pack(

@@ -120,22 +120,22 @@ class Digests:
     def add(self, digest: bytes, blob_id: bytes) -> None:
         """A pair that was just computed from one and the same plaintext."""
         self._recent[digest] = blob_id
-        self._unsaved.append(digest)
+        self._unsaved.append(digest + blob_id)
 
     def save(self) -> None:
         """Store the new pairs; merge the files when there are many."""
         unsaved, self._unsaved = self._unsaved, []
         if not unsaved:
             return
-        fresh = sorted({digest + self._recent[digest] for digest in unsaved})
+        fresh = sorted(set(unsaved))  # two threads may have worked out the same pair at once
         merge = len(self._files) >= MERGE_FILES
         table = self._sorted[0]
         known = [table[at : at + _RECORD] for at in range(0, len(table), _RECORD)]
         if len(known) + len(fresh) <= MAX_RECORDS:
             self._set(sorted({*known, *fresh}))
             table = self._sorted[0]
-        for digest in unsaved:
-            self._recent.pop(digest, None)
+        for record in fresh:
+            self._recent.pop(record[:DIGEST_BYTES], None)
         body = table if merge and len(known) + len(fresh) <= MAX_RECORDS else b"".join(fresh)
         merge = body is table
         sealed = bytes(Sealer(self._key).seal(_VERSION + body))

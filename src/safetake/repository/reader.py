@@ -19,6 +19,7 @@ from safetake.repository.crypto import MasterKey, Sealer, Sealers
 from safetake.repository.digests import BlobDigest, Digests
 from safetake.repository.index import Index
 from safetake.repository.pack import Entry
+from safetake.repository.threads import run_in_threads
 from safetake.repository.tree import decode_tree
 from safetake.storage import Storage
 
@@ -161,14 +162,10 @@ class RepositoryReader:
                     errors.append(error)
                     return
 
-        if count == 1:
-            work()
-        else:
-            pool = [threading.Thread(target=work, name=f"read-{n}") for n in range(count)]
-            for thread in pool:
-                thread.start()
-            for thread in pool:
-                thread.join()
+        if count > 1:
+            run_in_threads(work, count, "read", errors)
+            return
+        work()
         if errors:
             raise errors[0]
 

@@ -397,10 +397,14 @@ class RepositoryWriter:
     def _ask(self, *, close: bool) -> None:
         flush = _Flush(threading.Barrier(len(self._workers)), close)
         with self._flush_lock:  # two at once would each hold a part of the workers for ever
-            for _ in self._workers:
-                self._jobs.put(flush)
-            for _ in self._workers:
-                flush.done.acquire()
+            try:
+                for _ in self._workers:
+                    self._jobs.put(flush)
+                for _ in self._workers:
+                    flush.done.acquire()
+            except BaseException:  # interrupted: no worker may wait for the others for ever
+                flush.barrier.abort()
+                raise
 
     def reader(self, repository: Repository) -> Reader:
         """A reader that sees what this writer has stored, too."""
