@@ -32,18 +32,22 @@ def test_what_a_killed_process_left_goes_and_all_else_stays(tmp_path: Path) -> N
     kept = [
         tmp_path / name
         for name in (
-            "safetake-00000000-1-x",  # of another host
+            "safetake-00000000-1-00000000-x",  # of another host
             "safetake-notes",
             left.name.replace("safetake", "other"),
         )
     ]
     for path in kept:
         path.mkdir()
+    host = left.name.split("-")[1]
+    before = tmp_path / f"safetake-{host}-{os.getpid()}-00000000-x"  # of this pid before a restart
+    before.mkdir()
     (tmp_path / f"{left.name}-link").symlink_to(kept[1])
     with scratch_folder(tmp_path) as one, scratch_folder(tmp_path) as two:
         assert one.is_dir()
         assert two.is_dir()
         assert not left.exists()
+        assert not before.exists()
     assert {path for path in tmp_path.iterdir() if not path.is_symlink()} == set(kept)
     assert f"-{os.getpid()}-" in one.name
 

@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from safetake.errors import SafetakeError
-from safetake.storage.local import process_exists
+from safetake.storage.local import PROCESS, left_behind
 
-_NAME = re.compile(r"safetake-(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-.*")
+_NAME = re.compile(r"safetake-(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-(?P<process>[0-9a-f]{8})-.*")
 
 
 @contextlib.contextmanager
@@ -32,7 +32,7 @@ def scratch_folder(inside: Path | None = None) -> Iterator[Path]:
     place = Path(tempfile.gettempdir()) if inside is None else inside
     try:
         _sweep(place, host)
-        made = tempfile.mkdtemp(prefix=f"safetake-{host}-{os.getpid()}-", dir=place)
+        made = tempfile.mkdtemp(prefix=f"safetake-{host}-{os.getpid()}-{PROCESS}-", dir=place)
     except OSError as error:
         raise SafetakeError(
             f"cannot make a scratch folder in {place}: {error.strerror}",
@@ -48,7 +48,9 @@ def _sweep(place: Path, host: str) -> None:
     """Remove what dead processes of this user on this host left."""
     for entry in os.scandir(place):
         match = _NAME.fullmatch(entry.name)
-        if match is None or match["host"] != host or process_exists(int(match["pid"])):
+        if match is None or match["host"] != host:
+            continue
+        if not left_behind(int(match["pid"]), match["process"]):
             continue
         with contextlib.suppress(OSError):  # removed by another run meanwhile
             if entry.is_dir(follow_symlinks=False) and entry.stat().st_uid == os.geteuid():

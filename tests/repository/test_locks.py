@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 import subprocess
@@ -119,6 +120,7 @@ def test_age_decides_about_other_hosts_and_processes_about_ours(folder: Path) ->
         (31 * minute, "elsewhere", 1, True),
         (minute, here, int(dead.stdout), True),
         (minute, here, 1, False),
+        (minute, here, os.getpid(), True),  # of this pid before the container restarted
         (31 * minute, here, 1, True),
         (minute, here, 1 << 80, True),
         (-minute, "elsewhere", 1, False),

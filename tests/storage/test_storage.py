@@ -207,6 +207,8 @@ def test_a_sweep_takes_the_dead_and_leaves_the_living(local: LocalStorage) -> No
     host = own.split("-")[0]
     orphan = local.root / "tmp" / f"{host}-{dead.stdout.strip()}-00ff"
     orphan.write_bytes(b"orphan")
+    before = local.root / "tmp" / f"{host}-{os.getpid()}-{'0' * 24}"  # before a restart
+    before.write_bytes(b"of a container with the same pid")
     young = local.root / "tmp" / "00000000-1-00ff"  # of another host
     young.write_bytes(b"young")
     old = local.root / "tmp" / "00000000-2-00ff"
@@ -214,7 +216,7 @@ def test_a_sweep_takes_the_dead_and_leaves_the_living(local: LocalStorage) -> No
     os.utime(old, (0, 0))
     foreign = local.root / "tmp" / "notes.txt"
     foreign.write_bytes(b"foreign")
-    assert local.sweep() == 2
+    assert local.sweep() == 3
     assert {path.name for path in (local.root / "tmp").iterdir()} == {
         own, young.name, foreign.name
     }  # fmt: skip

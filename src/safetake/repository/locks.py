@@ -30,6 +30,8 @@ from safetake.storage.local import process_exists
 
 REFRESH_S = 300.0
 STALE_NS = 30 * 60 * 10**9
+_OWN: set[str] = set()
+"""Names of the locks that this process wrote."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,10 @@ class LockInfo:
         """Older than 30 minutes, or its process on this host is gone."""
         if now_ns() - self.time_ns > STALE_NS:
             return True
-        return self.hostname == socket.gethostname() and not process_exists(self.pid)
+        if self.hostname != socket.gethostname():
+            return False
+        # a restarted container has its host name and pid again
+        return not process_exists(self.pid) or (self.pid == os.getpid() and self.id not in _OWN)
 
     def as_dict(self) -> dict[str, Any]:
         """For `unlock --json`."""
@@ -125,6 +130,7 @@ class Locks:
         plain = json.dumps(document, separators=(",", ":")).encode()
         sealed = bytes(Sealer(self._key).seal(encode_unpacked(plain)))
         name = hashlib.sha256(sealed).hexdigest()
+        _OWN.add(name)
         self._storage.put("locks", name, sealed)
         return name
 

@@ -21,7 +21,9 @@ from safetake.errors import DamagedError, SafetakeError, StorageError
 from safetake.storage.base import KINDS, Kind
 
 _NAME = re.compile(r"[0-9a-f]{64}")
-_TEMP = re.compile(r"(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]+")
+_TEMP = re.compile(r"(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-(?P<process>[0-9a-f]{8})?[0-9a-f]+")
+PROCESS = secrets.token_hex(4)
+"""Tells this process from one before it: a restarted container has its host name and pid again."""
 _ABANDONED_S = 24 * 3600.0
 
 
@@ -137,7 +139,7 @@ class LocalStorage:
                 folder.mkdir(mode=0o700, exist_ok=True)
             except OSError as error:
                 raise _failure("create", folder, error) from error
-        return folder / f"{self._host}-{os.getpid()}-{secrets.token_hex(8)}"
+        return folder / f"{self._host}-{os.getpid()}-{PROCESS}{secrets.token_hex(8)}"
 
     def create(self) -> None:
         """Make the empty layout; refuse a folder that holds more than an interrupted `create`."""
@@ -288,7 +290,7 @@ class LocalStorage:
                 continue
             with contextlib.suppress(OSError):
                 if match["host"] == self._host:
-                    dead = not process_exists(int(match["pid"]))
+                    dead = left_behind(int(match["pid"]), match["process"])
                 else:
                     dead = time.time() - entry.stat().st_mtime > _ABANDONED_S
                 if dead:
@@ -302,6 +304,11 @@ def hash_text(text: str) -> int:
     import zlib
 
     return zlib.crc32(text.encode())
+
+
+def left_behind(pid: int, process: str) -> bool:
+    """Whether the process of this host that used the two in a name is gone."""
+    return not process_exists(pid) or (pid == os.getpid() and process != PROCESS)
 
 
 def process_exists(pid: int) -> bool:
