@@ -104,6 +104,12 @@ class Reader(Protocol):
     def tree(self, tree_id: BlobId) -> list[Node]:
         """Entries of a directory, sorted by name. Raises DamagedError."""
 
+    def references(self, tree_id: BlobId) -> tuple[list[BlobId], list[BlobId]]:
+        """(subtrees, data blobs) that a directory names, without decoding its entries.
+
+        Raises DamagedError.
+        """
+
 
 @dataclass(slots=True)
 class Parent:

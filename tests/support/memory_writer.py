@@ -142,6 +142,11 @@ class MemoryRepository:
             raise DamagedError(f"tree {tree_id.hex()} is not in the repository")
         return list(entries)
 
+    def references(self, tree_id: BlobId) -> tuple[list[BlobId], list[BlobId]]:
+        nodes = self.tree(tree_id)
+        subtrees = [node.subtree for node in nodes if node.subtree is not None]
+        return subtrees, [blob_id for node in nodes for blob_id in node.content or ()]
+
     @property
     def fetched_bytes(self) -> int:
         """Plaintext bytes that `blob` gave out so far."""

@@ -20,7 +20,7 @@ from safetake.repository.digests import BlobDigest, Digests
 from safetake.repository.index import Index
 from safetake.repository.pack import Entry
 from safetake.repository.threads import run_in_threads
-from safetake.repository.tree import decode_tree
+from safetake.repository.tree import decode_tree, tree_references
 from safetake.storage import Storage
 
 READ_BYTES = 4 << 20
@@ -113,6 +113,10 @@ class RepositoryReader:
         """Entries of a directory."""
         blob = bytes(self._load(tree_id, tree=True))
         return decode_tree(blob, f"tree {tree_id.hex()[:12]}")
+
+    def references(self, tree_id: BlobId) -> tuple[list[BlobId], list[BlobId]]:
+        """(subtrees, data blobs) of a directory: a tenth of the work of `tree`."""
+        return tree_references(self._load(tree_id, tree=True))
 
     def stream(
         self,

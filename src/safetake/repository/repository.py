@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any
@@ -42,6 +43,7 @@ class Repository:
         self.keys = Keys(storage, key, key_id, lambda: self.lock(exclusive=True))
         self._index: Index | None = None
         self._digests: Digests | None = None
+        self._loading = threading.Lock()
 
     @staticmethod
     def init(storage: Storage, password: str) -> Repository:
@@ -135,10 +137,16 @@ class Repository:
     @property
     def digests(self) -> Digests:
         """The second digests; loaded at the first use."""
-        if self._digests is None:
-            digests = Digests(self.storage, self.key)
-            digests.load()
-            self._digests = digests
+        with self._loading:
+            if self._digests is None:
+                digests = Digests(self.storage, self.key)
+                digests.load()
+                self._digests = digests
+            return self._digests
+
+    @property
+    def loaded_digests(self) -> Digests | None:
+        """The second digests if something has used them already."""
         return self._digests
 
     def reader(self, *, trust_digests: bool = True) -> RepositoryReader:

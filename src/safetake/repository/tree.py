@@ -256,6 +256,20 @@ def _blob_id(text: str) -> bytes:
     return blob_id
 
 
+# A quotation mark inside a JSON string is escaped, so these match only where a field begins.
+_CONTENT = re.compile(rb'"content":\s*\[([^\]]*)\]')
+_SUBTREE = re.compile(rb'"subtree":\s*"([0-9a-f]{64})"')
+_ID = re.compile(rb'"([0-9a-f]{64})"')
+
+
+def tree_references(blob: bytes | bytearray) -> tuple[list[bytes], list[bytes]]:
+    """(subtrees, data blobs) that a tree names, found in its JSON as text."""
+    fromhex = bytes.fromhex
+    subtrees = [fromhex(found.decode()) for found in _SUBTREE.findall(blob)]
+    data = [fromhex(found.decode()) for ids in _CONTENT.findall(blob) for found in _ID.findall(ids)]
+    return subtrees, data
+
+
 def decode_tree(blob: bytes, what: str) -> list[Node]:
     """The entries of a directory. Raises DamagedError naming `what`."""
     try:

@@ -172,13 +172,12 @@ class RepositoryWriter:
         self._storage: Storage = repository.storage
         self._key: MasterKey = repository.key
         self._index: Index = repository.index
-        self._digests: Digests = repository.digests
+        self._repository = repository
         self.stats = WriterStats()
         self._stats_lock = threading.Lock()
         self._new: dict[tuple[BlobId, bool], object] = {}
         self._buffers: queue.SimpleQueue[bytearray] = queue.SimpleQueue()
-        for _ in range(BUFFERS):
-            self._buffers.put(bytearray(BATCH_BYTES))
+        self._unmade = BUFFERS
         self._jobs: queue.Queue[_Job | _Flush | None] = queue.Queue(maxsize=BUFFERS)
         self._commits: queue.Queue[_Closed | _Settle | None] = queue.Queue(maxsize=2)
         self._unindexed: list[tuple[str, list[Entry]]] = []
@@ -202,6 +201,11 @@ class RepositoryWriter:
     def buffer(self) -> bytearray:
         """A free buffer of BATCH_BYTES; waits for one."""
         self._raise()
+        if self._unmade > 0 and self._buffers.empty():
+            with self._stats_lock:
+                if self._unmade > 0:
+                    self._unmade -= 1
+                    return bytearray(BATCH_BYTES)
         return self._buffers.get()
 
     def discard(self, buffer: bytearray) -> None:
@@ -304,17 +308,15 @@ class RepositoryWriter:
         blobs: list[tuple[BlobId, int]] = []
         plains: list[bytes | memoryview] = []
         fresh = 0
-        index, digests, new = self._index, self._digests, self._new
+        index, new = self._index, self._new
+        # what is stored by the way (a manifest) is not worth loading the digests for
+        digests = self._repository.digests if job.pooled else self._repository.loaded_digests
         view = memoryview(job.data)
         at = 0
         for size in job.sizes:
             chunk = view[at : at + size]
             at += size
-            digest = hasher.digest(chunk)
-            blob_id = digests.find(digest)
-            if blob_id is None:
-                blob_id = hashlib.sha256(chunk).digest()
-                digests.add(digest, blob_id)
+            blob_id = _blob_id(chunk, hasher, digests)
             ids.append(blob_id)
             if index.has(blob_id, False):
                 continue
@@ -380,8 +382,10 @@ class RepositoryWriter:
             return
         save_unpacked(self._storage, self._key, "index", encode_index(packs, []))
         self._index.merge()
-        with contextlib.suppress(StorageError):  # only a faster way to the same answers
-            self._digests.save()
+        digests = self._repository.loaded_digests
+        if digests is not None:
+            with contextlib.suppress(StorageError):  # only a faster way to the same answers
+                digests.save()
 
     # durability
 
@@ -451,13 +455,24 @@ class RepositoryWriter:
         self.close()
 
 
+def _blob_id(chunk: memoryview, hasher: Hasher, digests: Digests | None) -> BlobId:
+    if digests is None:
+        return hashlib.sha256(chunk).digest()
+    digest = hasher.digest(chunk)
+    blob_id = digests.find(digest)
+    if blob_id is None:
+        blob_id = hashlib.sha256(chunk).digest()
+        digests.add(digest, blob_id)
+    return blob_id
+
+
 class _OwnReader:
     """Reads what is durable already; makes the rest durable when it is asked for."""
 
     def __init__(self, writer: RepositoryWriter, repository: Repository) -> None:
         self._writer = writer
         self._index = repository.index
-        self._reader = repository.reader()
+        self._reader = repository.reader(trust_digests=False)
 
     def _settle(self, ids: Iterable[BlobId], *, tree: bool) -> None:
         if not all(self._index.has(blob_id, tree) for blob_id in ids):
@@ -474,3 +489,7 @@ class _OwnReader:
     def tree(self, tree_id: BlobId) -> list[Node]:
         self._settle([tree_id], tree=True)
         return self._reader.tree(tree_id)
+
+    def references(self, tree_id: BlobId) -> tuple[list[BlobId], list[BlobId]]:
+        self._settle([tree_id], tree=True)
+        return self._reader.references(tree_id)

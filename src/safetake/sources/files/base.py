@@ -69,8 +69,8 @@ def _all_stored(context: CaptureContext, root: BlobId) -> bool:
     assert context.parent is not None
     trees = [root]
     while trees:
-        nodes = context.parent.reader.tree(trees.pop())
-        trees += [node.subtree for node in nodes if node.subtree is not None]
-        if not context.writer.has(i for node in nodes for i in node.content or ()):
+        subtrees, content = context.parent.reader.references(trees.pop())
+        trees += subtrees
+        if not context.writer.has(content):
             return False
     return True

@@ -44,5 +44,8 @@ class LiveFirst:
     def sizes(self, ids: Sequence[BlobId]) -> list[int]:
         return [self._length[blob_id] for blob_id in ids]
 
+    def references(self, tree_id: BlobId) -> tuple[list[BlobId], list[BlobId]]:
+        raise DamagedError(f"tree {tree_id.hex()} is not part of a database file")
+
     def tree(self, tree_id: BlobId) -> list[Node]:
         raise DamagedError(f"tree {tree_id.hex()} is not part of a database file")
