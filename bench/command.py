@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,29 +36,28 @@ def run(
     allowed: Sequence[int] = (0,),
 ) -> Run:
     """Run to the end. Raises BenchError when it exits with another code than `allowed`."""
-    started = time.perf_counter()
-    with tempfile.TemporaryFile() as errors:
-        process = subprocess.Popen(
-            [str(word) for word in command],
+    launcher = [sys.executable, "-S", "-E", str(Path(__file__).with_name("launch.py"))]
+    with tempfile.TemporaryFile() as errors, tempfile.TemporaryFile() as figures:
+        done = subprocess.run(
+            [*launcher, str(figures.fileno()), *(str(word) for word in command)],
             env={**os.environ, **(env or {})},
             cwd=cwd,
             stdout=subprocess.PIPE,
             stderr=errors,
+            pass_fds=[figures.fileno()],
+            check=False,
         )
-        assert process.stdout is not None
-        output = process.stdout.read().decode("utf-8", "replace")
-        process.stdout.close()
-        # Unlike Popen.wait it also tells what the command's own children took.
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - started
-        code = process.returncode = os.waitstatus_to_exitcode(status)
-        if code not in allowed:
-            errors.seek(0)
-            words = " ".join(str(word) for word in command)
-            said = (output + errors.read().decode("utf-8", "replace"))[-2000:]
-            raise BenchError(f"{words} ended with {code}:\n{said}")
-    cpu = usage.ru_utime + usage.ru_stime
-    return Run(seconds, cpu, usage.ru_maxrss * 1024 / 1e6, output)
+        output = done.stdout.decode("utf-8", "replace")
+        figures.seek(0)
+        errors.seek(0)
+        said = (output + errors.read().decode("utf-8", "replace"))[-2000:]
+        words = " ".join(str(word) for word in command)
+        if done.returncode != 0:
+            raise BenchError(f"{words} did not start:\n{said}")
+        found = json.load(figures)
+        if found["code"] not in allowed:
+            raise BenchError(f"{words} ended with {found['code']}:\n{said}")
+    return Run(found["seconds"], found["cpu_seconds"], found["peak_mb"], output)
 
 
 def warm(folder: Path) -> None:
