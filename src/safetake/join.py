@@ -87,9 +87,21 @@ def join(parts: Path, target: Path) -> None:
             file.close()
 
 
+def places(folder: Path) -> list[Path]:
+    """Where parts can be: the manifest beside this script names the sources that have any."""
+    script = globals().get("__file__")
+    manifest = Path(script).with_name("manifest.json") if script else None
+    if manifest is None or not manifest.is_file():
+        return [folder]
+    sources = json.loads(manifest.read_bytes())["sources"].items()
+    split = [name for name, entry in sources if entry.get("type") == "chroma"]
+    found = [folder / name for name in split if (folder / name).is_dir()]
+    return found or ([folder] if folder.resolve().name in split else [])
+
+
 def main(folder: Path) -> None:
-    """Join everything below `folder`."""
-    for base, names, _ in os.walk(folder):
+    """Join everything below `folder` that a Chroma source stored in parts."""
+    for base, names, _ in (step for place in places(folder) for step in os.walk(place)):
         for name in [n for n in names if n.endswith(".parts") and n != ".parts"]:
             parts = Path(base, name)
             if not parts.is_symlink() and (parts / "layout.json").is_file():
@@ -107,5 +119,5 @@ if __name__ == "__main__":
         sys.exit(__doc__)
     try:
         main(Path(sys.argv[1]))
-    except (OSError, ValueError, RecursionError) as problem:
+    except (OSError, ValueError, KeyError, RecursionError) as problem:
         sys.exit(f"join.py: {problem}")

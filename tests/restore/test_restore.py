@@ -20,7 +20,7 @@ from safetake.model import Node
 from safetake.repository import Repository
 from safetake.repository import writer as module
 from safetake.restore.beside import RestoreReport, restore_to
-from safetake.restore.plan import MAX_DEPTH
+from safetake.restore.plan import MAX_DEPTH, plan_node
 from safetake.restore.write import RestoreError
 from safetake.snapshots import find_snapshot
 from tests.support.repositories import (
@@ -184,11 +184,8 @@ def test_a_hostile_layout_is_damage(
         )
         tree = writer.save_tree([folder_node("file.parts", parts)])
         writer.flush()
-        name = plain_snapshot(repository, writer.save_tree([folder_node("d", tree)]))
-        writer.flush()
     with pytest.raises(DamagedError):
-        restore(open_repository(base / "repository"), name, base / "out")
-    assert sorted(path.name for path in base.iterdir()) == ["out", "repository"]
+        plan_node(repository.reader(), folder_node("d", tree), "d", split=True)
 
 
 def test_folders_that_only_look_like_parts_stay_folders(base: Path, repository: Repository) -> None:
@@ -441,3 +438,38 @@ def test_a_hostile_manifest_is_an_error(base: Path, repository: Repository, text
     with pytest.raises(SafetakeError, match=r"manifest|no folder"):
         restore(repository, name, base / "out")
     assert not (base / "out").exists()
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_given_a_folder_of_files_that_looks_like_parts_restores_it_as_it_is(
+    tmp_path: Path,
+) -> None:
+    """Only a Chroma source stores files in parts; a user's own names are left alone."""
+    from safetake.backup import take_snapshot
+    from safetake.columns import JOIN_SCRIPT, make_layout
+    from safetake.config import BarrierConfig, FilesConfig
+    from safetake.sources import build
+
+    parts = tmp_path / "live" / "x.parts"
+    parts.mkdir(parents=True)
+    layout = make_layout(8, 4, [("a", 2), ("b", 2)])
+    assert layout is not None
+    (parts / "layout.json").write_bytes(layout.dump())
+    for name, size in layout.part_sizes().items():
+        (parts / name).write_bytes(b"z" * size)
+    with new_repository(tmp_path / "repository") as repository:
+        source = build("scripts", FilesConfig(type="files", path=tmp_path / "live"))
+        taken = take_snapshot(repository, [source], barrier=BarrierConfig())
+        restore_to(repository, find_snapshot(repository, taken.id), [], tmp_path / "out")
+    back = tmp_path / "out" / "scripts" / "x.parts"
+    assert names(back) == names(parts)
+    # and the script that is carried reads the manifest beside it
+    carried = tmp_path / "out" / ".safetake"
+    carried.mkdir()
+    (carried / "join.py").write_text(JOIN_SCRIPT)
+    (carried / "manifest.json").write_text('{"sources": {"scripts": {"type": "files"}}}')
+    subprocess.run([sys.executable, carried / "join.py", tmp_path / "out"], check=True)
+    assert names(back) == names(parts)

@@ -165,7 +165,7 @@ def _read_back(
     meta = root_nodes(reader, snapshot).get(META_FOLDER)
     folders = [*choose(reader, snapshot, []).items(), *([(META_FOLDER, meta)] if meta else [])]
     for name, node in folders:
-        plan = plan_node(reader, node, name)
+        plan = plan_node(reader, node, name, split=False)  # every part, and its layout, too
         total += plan.bytes
         for file in plan.files:
             wanted.update(dict.fromkeys(file.blobs()))

@@ -70,10 +70,14 @@ def restore_to(
     started = time.perf_counter()
     reader = repository.reader()
     chosen = choose(reader, snapshot, sources)
+    stores = (read_manifest(reader, snapshot) or {"sources": {}})["sources"]
+    in_parts = {name for name, entry in stores.items() if entry.get("type") == "chroma"}
     _prepare(target, overwrite)
     report = RestoreReport(snapshot.id, str(target))
     done = 0
-    plans = {name: plan_node(reader, node, name) for name, node in chosen.items()}
+    plans = {
+        name: plan_node(reader, node, name, split=name in in_parts) for name, node in chosen.items()
+    }
     total = sum(plan.bytes for plan in plans.values())
 
     def count(written: int) -> None:

@@ -51,6 +51,7 @@ class RestorePlan:
     files: list[PlannedFile] = field(default_factory=list)
     others: list[tuple[str, Node]] = field(default_factory=list)
     """Symbolic links and special files."""
+    split: bool = False
 
     @property
     def bytes(self) -> int:
@@ -58,9 +59,12 @@ class RestorePlan:
         return sum(file.size for file in self.files)
 
 
-def plan_node(reader: Reader, node: Node, path: str) -> RestorePlan:
-    """Walk `node`, which will be at `path` below the target. Raises DamagedError."""
-    plan = RestorePlan()
+def plan_node(reader: Reader, node: Node, path: str, *, split: bool) -> RestorePlan:
+    """Walk `node`, which will be at `path` below the target. Raises DamagedError.
+
+    Only with `split` are folders of parts one file: a `files` source may hold any names.
+    """
+    plan = RestorePlan(split=split)
     if node.type == "dir":
         waiting = [(path, node)]
         while waiting:  # no recursion: a tree may be deeper than Python's stack
@@ -87,7 +91,8 @@ def _folder(reader: Reader, path: str, folder: Node, plan: RestorePlan) -> list[
         place = f"{path}/{node.name}"
         if node.type == "dir":
             base = node.name.removesuffix(PARTS_SUFFIX)
-            if base != node.name and base and base not in names and base not in (".", ".."):
+            odd = base == node.name or base in ("", ".", "..") or base in names
+            if plan.split and not odd:
                 split = _split(reader, node, f"{path}/{base}")
                 if split is not None:
                     plan.files.append(split)
