@@ -19,7 +19,6 @@ import os
 import random
 import socket
 import stat
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -31,6 +30,7 @@ from safetake.clock import go_time, now_ns
 from safetake.errors import BarrierTimeoutError, SafetakeError, SourceError, UsageError
 from safetake.model import CaptureContext, Captured, Cut, Node, Parent, Progress, Session, Source
 from safetake.repository.keys import user_name
+from safetake.repository.threads import fast_switches
 from safetake.repository.writer import GivenUpError
 from safetake.scratch import scratch_folder
 from safetake.snapshots import (
@@ -183,7 +183,7 @@ def take_snapshot(
     clock = _Phases()
     with contextlib.ExitStack() as stack:
         scratch = stack.enter_context(scratch_folder())
-        stack.enter_context(_fast_switches())
+        stack.enter_context(fast_switches())
         stack.enter_context(repository.lock(exclusive=False))
         repository.reload()  # what was known before the lock may have been pruned since
         repository.storage.sweep()
@@ -424,21 +424,6 @@ def _meta(writer: RepositoryWriter, manifest: dict[str, Any]) -> Node:
         gid=os.getgid(),
         subtree=writer.save_tree(nodes),
     )
-
-
-@contextlib.contextmanager
-def _fast_switches() -> Iterator[None]:
-    """Let threads hand the GIL over after 0.5 ms instead of 5.
-
-    Workers come back from native code every 50 to 300 µs; at the default a reader in Python makes
-    them wait ten times as long as they worked.
-    """
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(0.0005)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before)
 
 
 class _Phases:

@@ -22,21 +22,20 @@ def now_ns() -> int:
     return time.time_ns()
 
 
+@lru_cache(maxsize=4096)
+def _second(seconds: int) -> str:
+    """`2026-11-22T21:58:00`. A year below 1000 keeps its zeros."""
+    if 0 <= seconds < 0x7FFFFFFF:
+        return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    moment = _EPOCH + timedelta(seconds=seconds)
+    return f"{moment.year:04d}" + moment.strftime("-%m-%dT%H:%M:%S")
+
+
 def go_time(ns: int) -> str:
     """`2026-11-22T21:58:00.5Z`: UTC, trailing zeros of the fraction left out."""
-    ns = min(max(ns, _MIN_NS), _MAX_NS)
-    seconds, fraction = divmod(ns, 10**9)
-    if seconds >= 0 and seconds < 0x7FFFFFFF:
-        parts = time.gmtime(seconds)
-        text = (
-            f"{parts[0]:04d}-{parts[1]:02d}-{parts[2]:02d}"
-            f"T{parts[3]:02d}:{parts[4]:02d}:{parts[5]:02d}"
-        )
-    else:
-        text = (_EPOCH + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S").rjust(19, "0")
-    if fraction:
-        text += "." + f"{fraction:09d}".rstrip("0")
-    return text + "Z"
+    seconds, fraction = divmod(min(max(ns, _MIN_NS), _MAX_NS), 10**9)
+    text = _second(seconds)
+    return f"{text}.{fraction:09d}".rstrip("0") + "Z" if fraction else text + "Z"
 
 
 @lru_cache(maxsize=4096)

@@ -120,6 +120,17 @@ class RollbackCopy:
             ids[done] = pending.result()[0]
         return ids
 
+    def same(self, index: int, data: bytes) -> bool:
+        """Whether `data` is chunk `index` as `copy` stored it, by the hash that the hold relies on.
+
+        False for what changed since, and for what was taken over by `assume`: ask SHA-256 then.
+        """
+        spooled = self._changed is not None and index in self._changed.indexes
+        if self._digest is _sha256 or spooled or index >= len(self._digests):
+            return False
+        with memoryview(data) as view:
+            return self._digest(view) == self._digests[index]
+
     @property
     def total(self) -> int:
         """Bytes of the database at the cut."""
@@ -155,6 +166,7 @@ class _Spool:
         self.total = total
         self._lock = threading.Lock()
         self._places: list[tuple[int, int, int]] = []
+        self.indexes: set[int] = set()
         self._end = 0
         self._file = tempfile.SpooledTemporaryFile(  # noqa: SIM115 - lives as long as the spool
             max_size=_SPOOL_BYTES, dir=str(scratch)
@@ -163,6 +175,7 @@ class _Spool:
     def add(self, index: int, data: memoryview) -> None:
         with self._lock:
             self._places.append((index, self._end, len(data)))
+            self.indexes.add(index)
             self._end += len(data)
             try:
                 self._file.write(data)

@@ -227,7 +227,9 @@ class SqliteSession:
 
     def _facts_of_stored(self, content: list[BlobId], raw: rawfile.RawFile) -> dict[str, Any]:
         # After the release the file moves on: ask the stored bytes.
-        reader = LiveFirst(self._context.reader, raw, content, self._chunk, self._total)
+        reader = LiveFirst(
+            self._context.reader, raw, content, self._chunk, self._total, self._copy().same
+        )
         node = Node(self._path.name, "file", size=self._total, content=content)
         with _closing(open_snapshot(reader, node)) as connection, live.explained(self._path):
             return self.describe(connection)
