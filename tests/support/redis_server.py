@@ -35,11 +35,13 @@ VERSIONS = [version for version, path in BINARIES.items() if path]
 
 
 def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that was free a moment ago, low enough for a cluster's bus 10,000 above it."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+            if port <= 55535:
+                return port
 
 
 @dataclass
