@@ -38,7 +38,7 @@ JOIN_SCRIPT = Path(_join.__file__).read_text(encoding="utf-8")
 """The text of `join.py`, to be stored beside the parts."""
 
 _BLOCK_BYTES = 4 << 20
-_HELD_BYTES = 64 << 20
+_HELD_BYTES = 40 << 20
 
 
 @dataclass(frozen=True, slots=True)
