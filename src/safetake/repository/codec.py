@@ -1,7 +1,7 @@
 """zstd, in the two places where format v2 has it, with bounds against bombs.
 
-A blob or an unpacked file (index, snapshot, lock) is one zstd frame. Level 1 by default: one thread
-compresses text about as fast as it can be hashed, and a higher level buys a few per cent.
+A blob or an unpacked file (index, snapshot, lock) is one zstd frame. Level 1: on text it is
+the slowest kernel of a full backup already, and a higher level is slower for a few per cent.
 """
 
 from __future__ import annotations
@@ -29,8 +29,7 @@ def compress(plain: bytes | bytearray | memoryview) -> bytes:
     compressor: zstd.ZstdCompressor | None = getattr(_local, "compressor", None)
     if compressor is None:
         compressor = _local.compressor = zstd.ZstdCompressor(LEVEL)
-    # A known size makes zstd choose tables that fit the chunk; the context is kept: making one
-    # anew for each 64 KiB chunk costs more than it compresses.
+    # A known size is written into the frame; one context a thread is kept and used again.
     compressor.set_pledged_input_size(len(plain))
     return compressor.compress(plain, zstd.ZstdCompressor.FLUSH_FRAME)
 

@@ -24,7 +24,7 @@ from safetake.storage import Storage
 SCRYPT_N = 1 << 15
 SCRYPT_R = 8
 SCRYPT_P = 5
-"""32 MiB and about 0.3 to 0.5 s, what restic's calibration (500 ms, 60 MiB) finds on servers."""
+"""32 MiB, and a quarter to half a second here: the order of restic's own calibration (500 ms)."""
 
 _MAX_MEMORY = 1 << 30
 _MAX_KEYS = 20

@@ -145,7 +145,7 @@ class RepositoryReader:
             if failed is None:
                 raise error
             failed(blob_id, error)
-        runs: queue.SimpleQueue[tuple[str, list[Entry]] | None] = queue.SimpleQueue()
+        runs: queue.SimpleQueue[tuple[str, list[Entry]]] = queue.SimpleQueue()
         total = 0
         for pack, entries in wanted.items():
             for run in _runs(entries):
@@ -157,7 +157,7 @@ class RepositoryReader:
         def work() -> None:
             while not errors:
                 try:
-                    pack, run = runs.get_nowait()  # type: ignore[misc]  # None is never put
+                    pack, run = runs.get_nowait()
                 except queue.Empty:
                     return
                 try:
