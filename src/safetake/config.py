@@ -1,6 +1,7 @@
 """What the configuration file may say: typed, frozen models, and nothing that touches a store.
 
-Sections: `[repository]`, `[sources.NAME]`, `[jobs.NAME]`, `[barrier]`. `safetake.configfile` finds
+Sections: `[repository]`, `[sources.NAME]`, `[jobs.NAME]`, `[barrier]`, `[services.NAME]`,
+`[objectives.NAME]`, `[restore]`. `safetake.configfile` finds
 and reads the file and words its mistakes; no model here holds a password, only where to find one.
 """
 
@@ -213,6 +214,96 @@ class BarrierConfig(_Section):
     attempts: int = Field(default=5, ge=1, description="tries before the backup fails")
 
 
+class HealthConfig(_Section):
+    """How a service says that it is well: it is asked until it is, or until the deadline."""
+
+    url: Url | None = Field(default=None, description="answers 2xx when the service is well")
+    command: list[str] = Field(default=[], description="exits 0 when the service is well")
+    contains: str = Field(default="", description="text that the answer must contain")
+    interval: float = Field(default=1.0, gt=0, description="seconds between two questions")
+    successes: int = Field(default=2, ge=1, description="good answers in a row that are needed")
+    timeout: float = Field(default=120.0, gt=0, description="seconds until the gate fails")
+
+
+class SwitchConfig(_Section):
+    """A setting of the service that says which database it uses."""
+
+    setting: str = Field(description="the name, such as `DATABASE_URL`")
+    value: str = Field(description="its value, with `{path}` where the new file's path goes")
+    command: list[str] = Field(
+        default=[], description="sets it: run with SETTING=VALUE in its environment"
+    )
+    read_command: list[str] = Field(default=[], description="prints the value of now")
+
+
+class ServiceConfig(_Section):
+    """An application process that uses the data: how it is stopped, started and asked."""
+
+    uses: list[str] = Field(default=[], description="names of its sources; empty: all")
+    stop: list[str] = Field(default=[], description="command that stops it, run without a shell")
+    start: list[str] = Field(default=[], description="command that starts it")
+    running: list[str] = Field(default=[], description="command that exits 0 while it runs")
+    systemd: str | None = Field(default=None, description="unit, instead of commands")
+    compose: str | None = Field(default=None, description="service of Docker Compose")
+    compose_file: FilePath | None = Field(default=None, description="with `compose`: its file")
+    kubernetes: str | None = Field(
+        default=None, description="`deployment/NAME` or `statefulset/NAME`, instead of commands"
+    )
+    namespace: str | None = Field(default=None, description="with `kubernetes`: its namespace")
+    container: str | None = Field(
+        default=None, description="with `kubernetes` and a switch: the container's name"
+    )
+    stop_timeout: float = Field(default=60.0, gt=0, description="seconds until it must be stopped")
+    start_timeout: float = Field(default=120.0, gt=0, description="seconds until it must run")
+    health: HealthConfig | None = Field(default=None, description="the health gate")
+    switch: dict[str, SwitchConfig] = Field(
+        default={}, description="by source: the setting that names its place"
+    )
+
+    @field_validator("health", mode="before")
+    @classmethod
+    def _url_alone(cls, health: Any) -> Any:
+        return {"url": health} if isinstance(health, str) else health
+
+    @model_validator(mode="after")
+    def _one_way(self) -> ServiceConfig:
+        ways = [w for w in ("systemd", "compose", "kubernetes") if getattr(self, w) is not None]
+        if self.stop or self.start:
+            ways.append("stop and start")
+        if len(ways) > 1:
+            raise ValueError("only one of " + ", ".join(ways) + " may be given")
+        if bool(self.stop) != bool(self.start):
+            raise ValueError("stop and start belong together")
+        return self
+
+
+class RestoreConfig(_Section):
+    """Restores in place."""
+
+    state: FilePath | None = Field(
+        default=None,
+        description="folder of the journal; default $XDG_STATE_HOME/safetake. It must outlive "
+        "the process: on Kubernetes, a volume",
+    )
+
+
+class ObjectiveConfig(_Section):
+    """What a source promises."""
+
+    rto: float | None = Field(default=None, gt=0, description="seconds until it is back in full")
+    partial_rto: float | None = Field(
+        default=None, gt=0, description="seconds until lost rows, keys or files are back"
+    )
+    rpo: float | None = Field(default=None, gt=0, description="seconds of data that may be lost")
+
+    @field_validator("rto", "partial_rto", "rpo", mode="before")
+    @classmethod
+    def _span(cls, value: Any) -> Any:
+        from safetake.wording import seconds
+
+        return seconds(value) if isinstance(value, str) else value
+
+
 def _check_names(names: dict[str, Any], what: str) -> None:
     seen: dict[str, str] = {}
     for name in names:
@@ -233,6 +324,9 @@ class Config(_Section):
     sources: dict[str, SourceConfig] = {}
     jobs: dict[str, JobConfig] = {}
     barrier: BarrierConfig = BarrierConfig()
+    services: dict[str, ServiceConfig] = {}
+    objectives: dict[str, ObjectiveConfig] = {}
+    restore: RestoreConfig = RestoreConfig()
 
     @model_validator(mode="after")
     def _agree(self) -> Config:
@@ -240,6 +334,7 @@ class Config(_Section):
 
         _check_names(self.sources, "source")
         _check_names(self.jobs, "job")
+        _check_names(self.services, "service")
         for job_name, job in self.jobs.items():
             if job_name in self.sources:
                 raise ValueError(f"{job_name!r} names both a job and a source")
@@ -249,6 +344,18 @@ class Config(_Section):
                         f"jobs.{job_name}.sources: there is no source {source!r}"
                         + nearest(source, self.sources)
                     )
+        for service_name, service in self.services.items():
+            for source in (*service.uses, *service.switch):
+                if source not in self.sources:
+                    raise ValueError(
+                        f"services.{service_name}: there is no source {source!r}"
+                        + nearest(source, self.sources)
+                    )
+        for name in self.objectives:
+            if name != "system" and name not in self.sources:
+                raise ValueError(
+                    f"objectives.{name}: there is no source {name!r}" + nearest(name, self.sources)
+                )
         repository = Path(self.repository.location)
         for name, source_config in self.sources.items():
             if isinstance(source_config, FilesConfig) and (

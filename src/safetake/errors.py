@@ -72,3 +72,15 @@ class SnapshotNotFoundError(SafetakeError):
 
 class StorageError(SafetakeError):
     """The storage below the repository failed (full, read-only, gone)."""
+
+
+class RefusedError(SafetakeError):
+    """A restore that would do harm, or could not be undone: nothing was changed."""
+
+
+class RestoreError(SafetakeError):
+    """A restore could not write its target."""
+
+
+class ServiceError(SafetakeError):
+    """An application process could not be stopped, started, switched or reached."""

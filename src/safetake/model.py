@@ -246,3 +246,133 @@ class Opener(Protocol):
         optional check whose tool is absent (chromadb, a Redis server) is reported as a Check named
         "… (not asked: reason)" with ok=True and found="not asked".
         """
+
+
+# ------------------------------------------------------------------------ restores in place
+
+
+@dataclass(slots=True)
+class Loss:
+    """What is different between the live store and the snapshot, for the plan of a restore."""
+
+    what: str
+    """In a few words: `rows of episodes`, `vectors of scripts`, `keys of database 0`, `files`."""
+    newer: int = 0
+    """There now and not in the snapshot: lost by the restore."""
+    changed: int = 0
+    """In both, and different: goes back to what the snapshot has."""
+    missing: int = 0
+    """In the snapshot and not there now: comes back."""
+    examples: list[str] = field(default_factory=list)
+    """Some of the newer ones by name or key, at most 10."""
+    unknown: str = ""
+    """Why the numbers could not be worked out; they are then 0 and mean nothing."""
+
+
+@dataclass(slots=True)
+class RestoreOutline:
+    """What a restorer found before anything is changed."""
+
+    mode: str
+    """`offline`: the live store must not be in use. `online`: applications stay connected.
+    `beside`: new data under a new name, then a service's setting is switched to it."""
+    target: str
+    """The live store, for people."""
+    space: dict[Path, int]
+    """Bytes that are needed for a while, by a folder on the file system that gives them."""
+    losses: list[Loss] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    absent: bool = False
+    """There is no live store at all: nothing to save first."""
+    damaged: str = ""
+    """Why the live store can not be captured as what it is (then its raw files are saved)."""
+
+
+@dataclass(slots=True)
+class RestoreWork:
+    """One source of one restore in place. After a crash it is made again from the journal, so
+    whatever a restorer must know then is in `notes` or on disk in `work`.
+    """
+
+    id: str
+    """Of the restore: 16 hexadecimal digits."""
+    entry: Mapping[str, Any]
+    """The source's entry in the snapshot's manifest (`facts`, `bytes`, `type` …)."""
+    mode: str
+    work: Path
+    """A private folder (0700) on the live store's file system; the engine makes and removes it.
+    Its name begins with `.safetake-restore-`. `new/NAME` is the engine's; the rest is free."""
+    staged: Path
+    """`work/new/NAME`: the snapshot's tree of this source, complete and durable."""
+    options: Mapping[str, Any]
+    """What the user chose for this source (`delete_extra`, …)."""
+    notes: dict[str, Any]
+    """What `note` recorded so far, also before a crash."""
+    note: Callable[[str, Any], None]
+    """Record a JSON-able fact durably in the journal before acting on it."""
+    safety_ns: int = 0
+    """Wall clock of the safety snapshot's cut; 0 before it was taken or when there was nothing."""
+    progress: Progress = lambda what, done, total: None
+
+
+class Restorer(Protocol):
+    """How one live store is replaced, and put back. Constructing touches nothing.
+
+    The engine (`recovery/engine.py`) keeps the order and the journal:
+
+        outline → stage → check_staged → [services stop] → quiet → safety snapshot with take_over
+        → switch → confirm → [services start, health] → finish
+        or, on any failure and on `--rollback`: switch_back → finish
+
+    `switch`, `switch_back` and `finish` are called again after a crash at any instruction of
+    themselves, perhaps the other one of the two: they look at what is there, and end in exactly the
+    new or exactly the old state. They need neither the repository nor anything in memory.
+    """
+
+    name: str
+    type: str
+
+    def outline(
+        self,
+        entry: Mapping[str, Any],
+        mode: str,
+        options: Mapping[str, Any],
+        reader: Reader,
+        node: Node,
+    ) -> RestoreOutline:
+        """Look, change nothing. `mode` is "" (choose), `offline`, `online` or `beside`.
+
+        Raises RefusedError for every trap that can be seen now (hint: what to do).
+        """
+
+    def place(self) -> Path:
+        """The folder in which `work` is made: on the file system of the live store."""
+
+    def check_staged(self, work: RestoreWork) -> list[Check]:
+        """Prove the staged copy against the entry's facts without modifying it."""
+
+    def quiet(self, work: RestoreWork) -> None:
+        """Offline: prove that nobody uses the live store. Raises RefusedError (who, hint)."""
+
+    def raw_files(self) -> list[Path]:
+        """The live store's own files, for a safety copy of what can not be captured."""
+
+    def take_over(self, work: RestoreWork) -> bool:
+        """Online: called when the safety snapshot's cut was just fixed and released. Lock out
+        writers from now until `switch` has finished (or `let_go`). False: somebody wrote between,
+        and the cut is taken again. Offline: True."""
+
+    def let_go(self, work: RestoreWork) -> None:
+        """Give up what `take_over` locked. Idempotent, never raises."""
+
+    def switch(self, work: RestoreWork) -> None:
+        """Put the staged data in the live store's place. Raises RestoreError, RefusedError."""
+
+    def switch_back(self, work: RestoreWork) -> None:
+        """Exactly the data from before `switch`, whatever `switch` got to."""
+
+    def confirm(self, work: RestoreWork) -> list[Check]:
+        """Look at the live store after the switch: it is the restored one, and it opens."""
+
+    def finish(self, work: RestoreWork, *, committed: bool) -> None:
+        """Drop what is left over outside of `work` (markers, connections). Idempotent."""

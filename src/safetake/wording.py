@@ -6,6 +6,7 @@ Pure functions over strings and numbers; nothing here prints.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 
 
@@ -43,6 +44,18 @@ def duration(seconds: float) -> str:
     if whole < 86400:
         return f"{whole // 3600} h {whole % 3600 // 60:02d} m"
     return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
+_SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|d|w)")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+
+
+def seconds(text: str) -> float:
+    """`90s`, `15m`, `6h`, `1d`, `2w` in seconds. Raises ValueError."""
+    match = _SPAN.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text[:40]!r} is no span of time: write 90s, 15m, 6h, 1d or 2w")
+    return float(match[1]) * _SECONDS[match[2]]
 
 
 def printable(text: str) -> str:

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetake.errors import DamagedError, UsageError
+from safetake.errors import DamagedError, RestoreError, UsageError
 from safetake.model import Progress
 from safetake.restore.plan import RestorePlan, plan_node
-from safetake.restore.write import RestoreError, TreeWriter, sync_file_system
+from safetake.restore.write import TreeWriter, sync_file_system
 from safetake.snapshots import META_FOLDER, SnapshotInfo, read_manifest, root_nodes
 
 if TYPE_CHECKING:

@@ -1,7 +1,8 @@
 """Writing a plan below a folder: every blob proven before it is written, every byte accounted for.
 
-Blobs are read once in the order of their packs and written to all their places by several threads.
-A window of blobs is planned at a time, so memory does not grow with the data. Owners are set when
+Blobs are read once, close to the order of the files and within that in the order of their packs,
+and written to all their places by several threads. A window of blobs is planned at a time, so
+memory does not grow with the data. Owners are set when
 the process may; modes, times and extended attributes always. Nothing follows a symbolic link.
 """
 
@@ -16,11 +17,12 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from safetake.columns import ColumnWriter
-from safetake.errors import DamagedError, SafetakeError
+from safetake.errors import DamagedError, RestoreError
 
 if TYPE_CHECKING:
     from safetake.model import BlobId, Node
@@ -29,10 +31,9 @@ if TYPE_CHECKING:
 
 _WINDOW_BLOBS = 100_000
 _OPEN_FILES = 256
-
-
-class RestoreError(SafetakeError):
-    """The target could not be written."""
+_STREAM_BYTES = 16 << 20
+"""Blobs are read in the order of their packs within so many bytes of the files' own order: the
+columns of a record come close to each other, whatever packs they are in."""
 
 
 def _failure(path: str, error: OSError) -> RestoreError:
@@ -140,7 +141,9 @@ class TreeWriter:
                 if not target.whole:
                     target.fd = self._create(target)
                     opened.append(target)
-            self._reader.stream(list(places), lambda blob, plain: self._sink(places[blob], plain))
+            self._reader.stream(
+                places, lambda blob, plain: self._sink(places[blob], plain), window=_STREAM_BYTES
+            )
             for target in opened:
                 self._finish(target)
         finally:
@@ -177,12 +180,19 @@ class TreeWriter:
     ) -> None:
         file = target.file
         contents = file.parts if file.layout is not None else [file.node.content or []]
+        columns = file.layout.columns if file.layout is not None else ()
         target.whole = file.layout is None and len(contents[0]) == 1
+        found: list[tuple[int, int, int, BlobId]] = []
         for column, content in enumerate(contents):
             at = 0
+            width = columns[column].width if column < len(columns) else 1
             for blob_id, size in zip(content, self._reader.sizes(content), strict=True):
-                places.setdefault(blob_id, []).append((target, column, at))
+                found.append((at // width, column, at, blob_id))
                 at += size
+        if file.layout is not None:
+            found.sort(key=itemgetter(0))  # by records: what makes up the same ones comes together
+        for _, column, at, blob_id in found:
+            places.setdefault(blob_id, []).append((target, column, at))
 
     def _sink(self, places: list[tuple[_Target, int, int]], plain: bytes | bytearray) -> None:
         for target, column, at in places:

@@ -1,0 +1,208 @@
+"""Entries of a live folder changed for staged ones, and back, whatever interrupts it.
+
+A `Swap` is a list of moves in a file that is durable before the first of them. What was done is
+read from the folders themselves, never from memory: for each move `new/…` is still there or it is
+not, `old/N` is there or it is not. So `forward` and `backward` can be called after a crash at any
+system call, in any order and any number of times, and end with every move done, or none.
+
+An old file is hard-linked aside and the new one renamed over it: the name is never missing. A
+folder needs two renames. All is on one file system; both sides of every rename are synced.
+"""
+
+# ruff: noqa: PTH - thousands of entries, and their names are plain strings in the record
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import stat
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from safetake.errors import RefusedError, RestoreError
+
+MOVES = "moves.json"
+OLD = "old"
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One entry. `new` is None for an entry that goes away."""
+
+    live: str
+    """Absolute path."""
+    new: str | None
+    """Absolute path of the staged entry, on the same file system."""
+    seen: tuple[int, int] | None = None
+    """(device, inode) of the live entry when the move was planned; None: there was none."""
+
+
+def plan_move(live: Path | str, new: Path | str | None) -> Move:
+    """A move that knows what is there now."""
+    found = _identity(os.fspath(live))
+    return Move(os.fspath(live), None if new is None else os.fspath(new), found)
+
+
+class Swap:
+    """The moves of one restore of one source, in its `work` folder."""
+
+    def __init__(self, work: Path) -> None:
+        self._work = work
+        self._old = work / OLD
+
+    @property
+    def planned(self) -> bool:
+        """Whether the moves are recorded: from then on `forward` and `backward` mean something."""
+        return (self._work / MOVES).exists()
+
+    def plan(self, moves: Iterable[Move]) -> None:
+        """Record the moves durably; nothing is moved yet. Raises RestoreError."""
+        text = json.dumps([asdict(move) for move in moves])
+        beside = self._work / (MOVES + ".new")
+        try:
+            self._old.mkdir(mode=0o700, exist_ok=True)
+            with open(beside, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.rename(self._work / MOVES)
+            sync_folder(self._work)
+        except OSError as error:
+            raise _failed(str(beside), error) from error
+
+    def moves(self) -> list[Move]:
+        """What was planned; empty when nothing was."""
+        try:
+            text = (self._work / MOVES).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return []
+        return [
+            Move(m["live"], m["new"], None if m["seen"] is None else tuple(m["seen"]))
+            for m in json.loads(text)
+        ]
+
+    def forward(self) -> None:
+        """Do every move that is not done. Raises RestoreError, RefusedError for a moved target."""
+        moves = self.moves()
+        try:
+            for number, move in enumerate(moves):
+                self._keep(number, move)
+            sync_folder(self._old)
+            for number, move in enumerate(moves):
+                self._do(number, move)
+            self._sync(moves)
+        except OSError as error:
+            raise _failed(error.filename or str(self._work), error) from error
+
+    def backward(self) -> None:
+        """Undo every move that was done, or begun. Raises RestoreError."""
+        moves = self.moves()
+        try:
+            for number, move in reversed(list(enumerate(moves))):
+                self._undo(number, move)
+            self._sync(moves)
+        except OSError as error:
+            raise _failed(error.filename or str(self._work), error) from error
+
+    def old(self, number: int) -> Path:
+        """Where the entry that move `number` replaced is kept."""
+        return self._old / str(number)
+
+    def _sync(self, moves: list[Move]) -> None:
+        folders = {os.path.dirname(m.live) for m in moves}
+        folders |= {os.path.dirname(m.new) for m in moves if m.new is not None}
+        for folder in sorted(folders):
+            with contextlib.suppress(FileNotFoundError):  # went away with a folder that was moved
+                sync_folder(Path(folder))
+        if self._old.exists():
+            sync_folder(self._old)
+
+    def _keep(self, number: int, move: Move) -> None:
+        """A second name for the old file, before anything replaces it."""
+        aside = os.fspath(self.old(number))
+        now = _identity(move.live)
+        if _identity(aside) is not None or self._done(number, move):
+            return
+        if now != move.seen:
+            raise RefusedError(
+                f"{move.live} is not what it was when the restore was planned",
+                hint="somebody moved or replaced it; `safetake restore --rollback`, then again",
+            )
+        if now is None or stat.S_ISDIR(os.lstat(move.live).st_mode):
+            return
+        _second_name(move.live, aside)
+
+    def _done(self, number: int, move: Move) -> bool:
+        if move.new is not None:
+            return _identity(move.new) is None
+        return _identity(move.live) is None and (
+            move.seen is None or _identity(os.fspath(self.old(number))) is not None
+        )
+
+    def _do(self, number: int, move: Move) -> None:
+        if self._done(number, move):
+            return
+        aside = os.fspath(self.old(number))
+        now, kept = _identity(move.live), _identity(aside)
+        if now is not None and kept is None:
+            os.rename(move.live, aside)
+        elif now is not None and move.new is None:
+            os.unlink(move.live)  # its other name is `aside`
+        if move.new is None:
+            return
+        if _identity(move.new) == _identity(move.live):  # an undo was cut off
+            os.unlink(move.new)
+        else:
+            os.rename(move.new, move.live)
+
+    def _undo(self, number: int, move: Move) -> None:
+        aside = os.fspath(self.old(number))
+        now, kept = _identity(move.live), _identity(aside)
+        if kept is not None and kept == now:  # two names of one file: not replaced yet
+            os.unlink(aside)
+            return
+        replaced = move.new is not None and _identity(move.new) is None
+        if replaced and now is not None and move.new is not None:
+            folder = stat.S_ISDIR(os.lstat(move.live).st_mode)
+            if folder or kept is None or not _second_name(move.live, move.new):
+                os.rename(move.live, move.new)
+        if kept is not None:
+            os.rename(aside, move.live)
+
+
+def _second_name(path: str, name: str) -> bool:
+    """A hard link; False on a file system without them (a name is then missing for an instant)."""
+    try:
+        os.link(path, name, follow_symlinks=False)
+    except OSError as error:
+        if error.errno in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOTSUP):
+            return False
+        raise
+    return True
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_dev, found.st_ino
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable. Raises OSError."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _failed(path: str, error: OSError) -> RestoreError:
+    return RestoreError(
+        f"cannot change {path}: {error.strerror or error}",
+        hint="mend that, then `safetake restore --resume` or `--rollback`",
+    )
