@@ -8,9 +8,8 @@ its plaintext for each thread.
 from __future__ import annotations
 
 import os
-import queue
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from safetake.errors import DamagedError
 from safetake.model import BlobId, Node
@@ -124,54 +123,66 @@ class RepositoryReader:
         sink: Sink,
         *,
         threads: int | None = None,
+        window: int | None = None,
         failed: Callable[[BlobId, DamagedError], None] | None = None,
     ) -> None:
-        """Give every blob of `ids` to `sink` once, in any order, from several threads.
+        """Give every blob of `ids` to `sink` once, from several threads.
 
+        The order is that of the packs: of all blobs, or of so many that they make up `window` bytes
+        and then of the next ones, where what belongs together in `ids` shall come together.
         The ids must differ. A damaged blob is tried at its other places, then given to `failed`, or
         raised when there is none. What `sink` raises ends the stream and is raised here.
         """
-        wanted: dict[str, list[Entry]] = {}
-        missing: list[BlobId] = []
-        for blob_id in ids:
-            places = self._index.locations(blob_id, False)
-            if places:
-                pack, entry = places[0]
-                wanted.setdefault(pack, []).append(entry)
-            else:
-                missing.append(blob_id)
-        for blob_id in missing:
-            error = DamagedError(f"data blob {blob_id.hex()[:12]} is in no index")
-            if failed is None:
-                raise error
-            failed(blob_id, error)
-        runs: queue.SimpleQueue[tuple[str, list[Entry]]] = queue.SimpleQueue()
-        total = 0
-        for pack, entries in wanted.items():
-            for run in _runs(entries):
-                runs.put((pack, run))
-                total += 1
-        count = min(threads or min(8, max(2, os.cpu_count() or 2)), max(1, total))
+        runs = self._runs(ids, window, failed)
+        turn = threading.Lock()
         errors: list[BaseException] = []
 
         def work() -> None:
             while not errors:
                 try:
-                    pack, run = runs.get_nowait()
-                except queue.Empty:
-                    return
-                try:
-                    self._run(pack, run, sink, failed)
+                    with turn:
+                        run = next(runs, None)
+                    if run is None:
+                        return
+                    self._run(*run, sink, failed)
                 except BaseException as error:  # noqa: BLE001 - raised by the caller's thread
                     errors.append(error)
                     return
 
+        count = threads or min(8, max(2, os.cpu_count() or 2))
         if count > 1:
             run_in_threads(work, count, "read", errors)
             return
         work()
         if errors:
             raise errors[0]
+
+    def _runs(
+        self,
+        ids: Iterable[BlobId],
+        window: int | None,
+        failed: Callable[[BlobId, DamagedError], None] | None,
+    ) -> Iterator[tuple[str, list[Entry]]]:
+        """(pack, blobs to be read at once), for all blobs or for one window after the other."""
+        wanted: dict[str, list[Entry]] = {}
+        gathered = 0
+        for blob_id in ids:
+            places = self._index.locations(blob_id, False)
+            if not places:
+                error = DamagedError(f"data blob {blob_id.hex()[:12]} is in no index")
+                if failed is None:
+                    raise error
+                failed(blob_id, error)
+                continue
+            pack, entry = places[0]
+            wanted.setdefault(pack, []).append(entry)
+            gathered += entry.size
+            if window is not None and gathered >= window:
+                for pack, entries in wanted.items():
+                    yield from ((pack, run) for run in _neighbours(entries))
+                wanted, gathered = {}, 0
+        for pack, entries in wanted.items():
+            yield from ((pack, run) for run in _neighbours(entries))
 
     def _run(
         self,
@@ -206,7 +217,7 @@ class RepositoryReader:
             sink(entry.id, plain)
 
 
-def _runs(entries: list[Entry]) -> Iterable[list[Entry]]:
+def _neighbours(entries: list[Entry]) -> Iterable[list[Entry]]:
     entries.sort(key=lambda entry: entry.offset)
     run: list[Entry] = []
     start = end = 0
