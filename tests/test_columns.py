@@ -7,6 +7,7 @@ import os
 import random
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -63,13 +64,14 @@ def test_join_returns_the_original_bytes(tmp_path_factory: pytest.TempPathFactor
     assert (folder / "x.bin").read_bytes() == data
 
 
-@given(files(), st.randoms(use_true_random=False), st.integers(1, 500))
-@settings(max_examples=80, deadline=None)
+@given(files(), st.randoms(use_true_random=False), st.integers(1, 500), st.integers(0, 5000))
+@settings(max_examples=120, deadline=None)
 def test_column_writer_takes_pieces_in_any_order(
     tmp_path_factory: pytest.TempPathFactory,
     file: tuple[bytes, Layout],
     rng: random.Random,
     cut: int,
+    held: int,
 ) -> None:
     data, layout = file
     pieces = []
@@ -84,36 +86,39 @@ def test_column_writer_takes_pieces_in_any_order(
     target = tmp_path_factory.mktemp("scatter") / "out"
     fd = os.open(target, os.O_RDWR | os.O_CREAT)
     try:
-        writer = ColumnWriter(fd, layout)
+        writer = ColumnWriter(fd, layout, held=held)  # little: blocks leave before they are whole
         writer._rows = rng.randint(1, 20)  # many small blocks
         for piece in pieces:
             writer.write(*piece)
+            assert writer._held <= held
         writer.finish()
     finally:
         os.close(fd)
     assert target.read_bytes() == data
 
 
-def test_column_writer_spills_blocks_that_wait_too_long(tmp_path: Path) -> None:
-    record, records = 2000, 60_000  # 120 MB: more than may be held
-    layout = make_layout(record * records, record, [("a", 200), ("b", 1800)])
+def test_column_writer_takes_pieces_from_several_threads(tmp_path: Path) -> None:
+    rng = random.Random(5)
+    data = rng.randbytes(1676 * 20_000 + 11)
+    layout = make_layout(len(data), 1676, [("links", 132), ("vectors", 1536), ("labels", 8)])
     assert layout is not None
-    first, second = random.Random(1).randbytes(200 * records), bytes(1800)
+    pieces = []
+    for number, column in enumerate(layout.columns):
+        whole = column_bytes(data, layout, column.offset, column.width)
+        pieces += [(number, at, whole[at : at + 70_001]) for at in range(0, len(whole), 70_001)]
+    pieces.append((3, 0, data[-11:]))
+    rng.shuffle(pieces)
     fd = os.open(tmp_path / "out", os.O_RDWR | os.O_CREAT)
     try:
-        writer = ColumnWriter(fd, layout)
-        for at in range(0, len(first), 65_600):
-            writer.write(0, at, first[at : at + 65_600])
-        assert len(writer._blocks) * writer._rows * record <= 64 << 20
-        for row in range(0, records, 100):
-            writer.write(1, 1800 * row, second * min(100, records - row))
+        writer = ColumnWriter(fd, layout, held=8 << 20)
+        with ThreadPoolExecutor(4) as pool:
+            for _ in pool.map(lambda piece: writer.write(*piece), pieces):
+                pass
         writer.finish()
+        assert not writer._held
     finally:
         os.close(fd)
-    with (tmp_path / "out").open("rb") as file:
-        for row in range(records):
-            assert file.read(200) == first[200 * row : 200 * row + 200]
-            file.seek(1800, os.SEEK_CUR)
+    assert (tmp_path / "out").read_bytes() == data
 
 
 def test_column_writer_names_missing_bytes(tmp_path: Path) -> None:

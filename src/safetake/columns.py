@@ -38,7 +38,8 @@ JOIN_SCRIPT = Path(_join.__file__).read_text(encoding="utf-8")
 """The text of `join.py`, to be stored beside the parts."""
 
 _BLOCK_BYTES = 4 << 20
-_HELD_BYTES = 40 << 20
+HELD_BYTES = 32 << 20
+"""What a `ColumnWriter` may keep in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,31 +172,54 @@ def join(parts_dir: Path, target: Path) -> None:
         raise DamagedError(f"{parts_dir}: {problem}") from problem
 
 
+@dataclass(slots=True)
+class _Arrival:
+    """One `write` and how many blocks still wait with a part of it: it is memory until the last."""
+
+    size: int
+    blocks: int
+
+
+@dataclass(slots=True)
+class _Block:
+    """Records that wait for the rest of their columns."""
+
+    pieces: list[tuple[Column, int, memoryview, _Arrival]]
+    """(column, byte in the column from the block's first record, bytes)"""
+    missing: int
+    spilled: bool = False
+    """Some of it is in the file already, and must be read back."""
+
+
 class ColumnWriter:
     """Writes the bytes of columns, in any order, at their places in the one file.
 
-    Rows are gathered in blocks of memory (64 MB at most) and written when all their columns are
-    there; a block that has to make room before is written as it is and read back later. `finish`
-    tells whether every byte came. Safe to use from several threads.
+    What is written waits as it came until all columns of a block of records are there; then the
+    block is put together and written at once. When more than `held` bytes wait, the block that
+    waits longest is laid over what the file holds already. `finish` tells whether every byte came.
+    Safe to use from several threads; blocks are put together outside the lock.
     """
 
-    def __init__(self, target_fd: int, layout: Layout) -> None:
+    def __init__(self, target_fd: int, layout: Layout, *, held: int = HELD_BYTES) -> None:
         self._fd = target_fd
         self._layout = layout
-        self._rows = max(1, _BLOCK_BYTES // layout.record)
-        self._blocks: dict[int, tuple[NDArray[np.uint8], int]] = {}
-        """block number to its rows and how many bytes of it came while it was in memory"""
-        self._came: dict[int, int] = {}
-        """bytes that came for blocks which had to leave before they were complete"""
+        self._limit = held
+        # A power of two, like the rows of a column's blob: most blobs then lie within one block.
+        self._rows = 1 << max(0, (_BLOCK_BYTES // layout.record).bit_length() - 1)
+        self._blocks: dict[int, _Block] = {}
+        self._left_early: dict[int, int] = {}
+        """blocks that had to leave before they were complete: bytes that are missing still"""
+        self._held = 0
         self._left = layout.size
         self._lock = threading.Lock()
+        self._spare: list[NDArray[np.uint8]] = []
         os.ftruncate(target_fd, layout.size)
 
     def write(self, column_index: int, column_offset: int, data: bytes | memoryview) -> None:
         """Put `data`, which starts `column_offset` bytes into that column, at its places.
 
-        The index after the last column is the tail. Every byte may come once only. Raises
-        DamagedError when it does not fit the layout.
+        The index after the last column is the tail. Every byte may come once only, and `data` must
+        not change any more. Raises DamagedError when it does not fit the layout.
         """
         layout = self._layout
         if column_index == len(layout.columns):
@@ -205,27 +229,36 @@ class ColumnWriter:
         end = column_offset + len(data)
         if column_offset < 0 or end > column.width * layout.records:
             raise DamagedError(f"{column.file}: bytes past the end of the column")
-        import numpy as np
-
-        source = np.frombuffer(data, np.uint8)
+        view = memoryview(data)
         span = self._rows * column.width
+        complete: list[tuple[int, _Block]] = []
         with self._lock:
-            at = column_offset
-            while at < end:
-                number = at // span
-                stop = min(end, (number + 1) * span)
-                piece = source[at - column_offset : stop - column_offset]
-                rows = self._block(number)
-                _scatter(rows[:, column.offset : column.offset + column.width], at % span, piece)
-                self._count(number, len(piece))
-                at = stop
+            numbers = range(column_offset // span, -(-end // span))
+            arrival = _Arrival(len(data), len(numbers))
+            self._held += len(data)
             self._left -= len(data)
+            for number in numbers:
+                first, stop = max(column_offset, number * span), min(end, (number + 1) * span)
+                block = self._block(number)
+                piece = view[first - column_offset : stop - column_offset]
+                block.pieces.append((column, first - number * span, piece, arrival))
+                block.missing -= stop - first
+                if block.missing <= 0:
+                    complete.append((number, self._blocks.pop(number)))
+            while self._held > self._limit and self._blocks:
+                self._spill(next(iter(self._blocks)))
+        for number, block in complete:
+            self._store(number, block)
+        if complete:
+            with self._lock:
+                for _, block in complete:
+                    self._forget(block)
 
     def finish(self) -> None:
-        """Write what is still in memory. Raises DamagedError when bytes are missing."""
+        """Write what still waits. Raises DamagedError when bytes are missing."""
         with self._lock:
             for number in list(self._blocks):
-                self._flush(number)
+                self._spill(number)
             if self._left:
                 raise DamagedError(f"{abs(self._left)} bytes of columns are missing or came twice")
 
@@ -237,37 +270,54 @@ class ColumnWriter:
         with self._lock:
             self._left -= len(data)
 
-    def _block(self, number: int) -> NDArray[np.uint8]:
+    def _count(self, number: int) -> int:
+        """Records of a block; the last one may be short."""
+        return min(self._rows, self._layout.records - number * self._rows)
+
+    def _block(self, number: int) -> _Block:
+        block = self._blocks.get(number)
+        if block is None:
+            missing = self._left_early.pop(number, 0)
+            whole = self._count(number) * self._layout.record
+            block = self._blocks[number] = _Block([], missing or whole, bool(missing))
+        return block
+
+    def _spill(self, number: int) -> None:
+        """With the lock held: write a block that is not complete, and let its pieces go."""
+        block = self._blocks.pop(number)
+        block.spilled = True
+        self._store(number, block)
+        self._forget(block)
+        self._left_early[number] = block.missing
+
+    def _forget(self, block: _Block) -> None:
+        for _, _, _, arrival in block.pieces:
+            arrival.blocks -= 1
+            if not arrival.blocks:
+                self._held -= arrival.size
+
+    def _store(self, number: int, block: _Block) -> None:
+        """Put a block together and write it. No other thread has pieces of it."""
         import numpy as np
 
-        if number in self._blocks:
-            return self._blocks[number][0]
-        if (
-            len(self._blocks) + 1
-        ) * self._rows * self._layout.record > _HELD_BYTES and self._blocks:
-            self._flush(next(iter(self._blocks)))
-        count = min(self._rows, self._layout.records - number * self._rows)
-        rows = np.zeros((count, self._layout.record), np.uint8)
-        if number in self._came:
-            view, at = rows.data.cast("B"), number * self._rows * self._layout.record
+        record = self._layout.record
+        try:
+            buffer = self._spare.pop()
+        except IndexError:
+            buffer = np.empty((self._rows, record), np.uint8)
+        rows = buffer[: self._count(number)]
+        at = number * self._rows * record
+        if block.spilled:
+            view, place = rows.data.cast("B"), at
             while view:
-                if not (got := os.preadv(self._fd, [view], at)):
+                if not (got := os.preadv(self._fd, [view], place)):
                     raise DamagedError("the file was shortened while it was written")
-                view, at = view[got:], at + got
-        self._blocks[number] = (rows, self._came.pop(number, 0))
-        return rows
-
-    def _count(self, number: int, came: int) -> None:
-        rows, before = self._blocks[number]
-        self._blocks[number] = (rows, before + came)
-        if before + came >= rows.size:
-            self._flush(number)
-
-    def _flush(self, number: int) -> None:
-        rows, came = self._blocks.pop(number)
-        _pwrite(self._fd, rows.data.cast("B"), number * self._rows * self._layout.record)
-        if came < rows.size:
-            self._came[number] = came
+                view, place = view[got:], place + got
+        for column, first, piece, _ in block.pieces:
+            cells = rows[:, column.offset : column.offset + column.width]
+            _scatter(cells, first, np.frombuffer(piece, np.uint8))
+        _pwrite(self._fd, rows.data.cast("B"), at)
+        self._spare.append(buffer)
 
 
 def _scatter(cells: NDArray[np.uint8], at: int, piece: NDArray[np.uint8]) -> None:
