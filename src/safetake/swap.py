@@ -9,7 +9,8 @@ An old file is hard-linked aside and the new one renamed over it: the name is ne
 folder needs two renames. All is on one file system; both sides of every rename are synced.
 """
 
-# ruff: noqa: PTH - thousands of entries, and their names are plain strings in the record
+# thousands of entries, and their names are plain strings in the record
+# ruff: noqa: PTH104, PTH105, PTH108, PTH120, PTH123
 
 from __future__ import annotations
 
