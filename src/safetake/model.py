@@ -110,6 +110,13 @@ class Reader(Protocol):
         Raises DamagedError.
         """
 
+    def whole(self, tree_id: BlobId) -> bool:
+        """Whether every blob below a directory is stored: it can be taken over as it is.
+
+        Costs a walk through its directories, or nothing when the answer is known from before.
+        Raises DamagedError when one of them cannot be read.
+        """
+
 
 @dataclass(slots=True)
 class Parent:
@@ -345,8 +352,9 @@ class Restorer(Protocol):
         Raises RefusedError for every trap that can be seen now (hint: what to do).
         """
 
-    def place(self) -> Path:
-        """The folder in which `work` is made: on the file system of the live store."""
+    def place(self) -> Path | None:
+        """The folder in which `work` is made: on the file system of the live store. None: any, and
+        the engine takes its own state folder."""
 
     def check_staged(self, work: RestoreWork) -> list[Check]:
         """Prove the staged copy against the entry's facts without modifying it."""
@@ -357,7 +365,7 @@ class Restorer(Protocol):
     def raw_files(self) -> list[Path]:
         """The live store's own files, for a safety copy of what can not be captured."""
 
-    def take_over(self, work: RestoreWork) -> bool:
+    def take_over(self, work: RestoreWork, session: Session) -> bool:
         """Online: called when the safety snapshot's cut was just fixed and released. Lock out
         writers from now until `switch` has finished (or `let_go`). False: somebody wrote between,
         and the cut is taken again. Offline: True."""
@@ -367,6 +375,11 @@ class Restorer(Protocol):
 
     def switch(self, work: RestoreWork) -> None:
         """Put the staged data in the live store's place. Raises RestoreError, RefusedError."""
+
+    def touched(self, work: RestoreWork) -> bool:
+        """Online, after a crash in or after `switch`: whether the live store was changed in any
+        way. False: it is as before, and is saved again before `switch` is repeated. True: `switch`
+        or `switch_back` ends it from what is there."""
 
     def switch_back(self, work: RestoreWork) -> None:
         """Exactly the data from before `switch`, whatever `switch` got to."""

@@ -16,7 +16,7 @@ from safetake.swap import sync_folder
 
 
 def state_folder(configured: Path | None, *inner: str, create: bool = True) -> Path:
-    """`configured`, else `$XDG_STATE_HOME/safetake` (`~/.local/state/safetake`), with `inner` below.
+    """`configured`, else `$XDG_STATE_HOME/safetake` (in `~/.local/state`), with `inner` below.
 
     Made (0700) when it is not there, unless `create` is False. Raises SafetakeError.
     """

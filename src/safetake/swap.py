@@ -10,7 +10,7 @@ folder needs two renames. All is on one file system; both sides of every rename 
 """
 
 # thousands of entries, and their names are plain strings in the record
-# ruff: noqa: PTH104, PTH105, PTH108, PTH120, PTH123
+# ruff: noqa: PTH104, PTH108, PTH120, PTH123
 
 from __future__ import annotations
 
