@@ -18,7 +18,7 @@ LAYERS = (
     {"restore"},
     {"connect", "snapshots"},
     {"sources", "repository", "services"},
-    {"scratch", "state"},
+    {"openers", "scratch", "state"},
     {"swap"},
     {"storage"},
     {"columns", "configfile", "password"},
