@@ -68,6 +68,11 @@ def test_every_command_and_option_is_in_the_reference(name: str, command: click.
         ('`type = "files"`', config.FilesConfig),
         ("`[jobs.NAME]`", config.JobConfig),
         ("`[barrier]`", config.BarrierConfig),
+        ("`[services.NAME]`", config.ServiceConfig),
+        ("`[services.NAME.health]`", config.HealthConfig),
+        ("`[services.NAME.switch.SOURCE]`", config.SwitchConfig),
+        ("`[objectives.NAME]`", config.ObjectiveConfig),
+        ("`[restore]`", config.RestoreConfig),
     ],
 )
 def test_every_key_is_in_the_reference(heading: str, model: type[BaseModel]) -> None:

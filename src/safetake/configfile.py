@@ -20,11 +20,16 @@ from safetake.config import (
     ChromaConfig,
     Config,
     FilesConfig,
+    HealthConfig,
     JobConfig,
+    ObjectiveConfig,
     RedisConfig,
     RepositoryConfig,
+    RestoreConfig,
+    ServiceConfig,
     SqlCheck,
     SqliteConfig,
+    SwitchConfig,
 )
 from safetake.errors import ConfigError
 from safetake.wording import nearest, printable
@@ -41,10 +46,13 @@ TYPES: dict[str, type[BaseModel]] = {
 _SECTIONS: dict[str, type[BaseModel]] = {
     "repository": RepositoryConfig,
     "barrier": BarrierConfig,
+    "restore": RestoreConfig,
+    "objectives": ObjectiveConfig,
+    "jobs": JobConfig,
 }
 
 # What the design knows and this version does not: said as such, not as a spelling mistake.
-_LATER_SECTIONS = ("retention", "objectives", "services", "notify")
+_LATER_SECTIONS = ("retention", "notify")
 _LATER_KINDS = ("verify", "integrity", "prune", "drill", "copy")
 
 
@@ -125,6 +133,9 @@ def _word(error: Mapping[str, Any], data: Mapping[str, Any]) -> str:
         if loc[0] == "jobs" and loc[-1] == "kind" and found in _LATER_KINDS:
             return f"{where}: this version runs jobs of kind {', '.join(JOB_KINDS)} only"
         return f"{where}: must be one of {error['ctx']['expected']}"
+    if kind == "string_pattern_mismatch":
+        field = _section(loc, tag).model_fields.get(str(loc[-1]))
+        return f"{where}: is not in the right form: {field.description if field else ''}"
     message = str(error["msg"]).removeprefix("Value error, ").removeprefix("Input ")
     return f"{where}: {message}" if where else message
 
@@ -144,8 +155,9 @@ def _section(loc: list[Any], tag: str) -> type[BaseModel]:
         return Config
     if loc[0] == "sources":
         return SqlCheck if "checks" in loc[2:-1] else TYPES[tag]
-    if loc[0] == "jobs":
-        return JobConfig
+    if loc[0] == "services":
+        inner = {"health": HealthConfig, "switch": SwitchConfig}
+        return inner.get(str(loc[2]), ServiceConfig) if len(loc) > 3 else ServiceConfig
     return _SECTIONS[str(loc[0])]
 
 
