@@ -1,8 +1,9 @@
-"""`safetake restore`: a snapshot's sources beside the live data."""
+"""`safetake restore`: beside the live data, or in its place and undoable."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,41 +15,168 @@ from safetake.cli.common import (
     pass_settings,
 )
 
+if TYPE_CHECKING:
+    from safetake.config import Config
+    from safetake.repository import Repository
+    from safetake.snapshots import SnapshotInfo
+
 
 @click.command(cls=Command)
-@click.argument("snapshot", metavar="ID", shell_complete=complete_snapshots)
+@click.argument("snapshot", metavar="[ID]", required=False, shell_complete=complete_snapshots)
 @click.argument("sources", metavar="[SOURCE]...", nargs=-1, shell_complete=complete_sources)
 @click.option(
     "--to",
     "target",
-    required=True,
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Folder to restore into: DIR/SOURCE/…; must be empty or new.",
+    help="Beside the live data: DIR/SOURCE/…; must be empty or new.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace what has the same name in DIR.")
+@click.option("--overwrite", is_flag=True, help="With --to: replace what has the same name in DIR.")
+@click.option(
+    "--in-place", is_flag=True, help="Replace the live data, in a way that can be undone."
+)
+@click.option("--dry-run", is_flag=True, help="Print the plan and what will be lost; do nothing.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@click.option("--online", is_flag=True, help="Leave the services running.")
+@click.option(
+    "--beside", is_flag=True, help="SQLite: a new file, and the service's setting switched to it."
+)
+@click.option("--delete-extra", is_flag=True, help="Remove what the snapshot does not have.")
+@click.option(
+    "--path", "paths", multiple=True, metavar="PATTERN", help="Files: only these, as in .gitignore."
+)
+@click.option("--collection", "collections", multiple=True, metavar="NAME", help="Chroma: only it.")
+@click.option("--id", "ids", multiple=True, metavar="ID", help="Chroma: only this record.")
+@click.option(
+    "--keys", "patterns", multiple=True, metavar="PATTERN", help="Redis: only these keys."
+)
+@click.option("--db", type=click.IntRange(min=0), metavar="N", help="Redis: only this database.")
+@click.option("--changed", is_flag=True, help="Records and keys: also those that changed since.")
+@click.option("--exact", is_flag=True, help="Collections: also remove the records added since.")
+@click.option("--resume", is_flag=True, help="End an interrupted restore with the restored data.")
+@click.option("--rollback", is_flag=True, help="End an interrupted restore with the old data.")
+@click.option("--undo", is_flag=True, help="Bring back what the last restore (or ID) replaced.")
+@click.option("--list", "listing", is_flag=True, help="List the restores in place, newest last.")
 @pass_settings
 def command(
-    settings: Settings, snapshot: str, sources: tuple[str, ...], target: Path, overwrite: bool
+    settings: Settings,
+    snapshot: str | None,
+    sources: tuple[str, ...],
+    target: Path | None,
+    overwrite: bool,
+    in_place: bool,
+    dry_run: bool,
+    yes: bool,
+    online: bool,
+    beside: bool,
+    delete_extra: bool,
+    paths: tuple[str, ...],
+    collections: tuple[str, ...],
+    ids: tuple[str, ...],
+    patterns: tuple[str, ...],
+    db: int | None,
+    changed: bool,
+    exact: bool,
+    resume: bool,
+    rollback: bool,
+    undo: bool,
+    listing: bool,
 ) -> int:
-    """Bring a snapshot back beside the live data.
+    """Bring a snapshot back, beside the live data or in its place.
 
-    ID is the beginning of a snapshot's id, or `latest`; without SOURCE all are restored. Nothing
-    outside of DIR is touched. Exit code 3: the bytes are right, but an owner or attribute could not
-    be set and is named.
+    ID is the beginning of a snapshot's id, or `latest`; without SOURCE all are restored. With --to
+    nothing outside of DIR is touched. With --in-place what is there now is saved first, every step
+    is journalled, and any failure puts everything back. Exit code 3: the bytes are right, but an
+    owner or attribute could not be set and is named.
     """
+    from safetake.cli import restore_in_place as live
+    from safetake.errors import UsageError
+
+    ways = {
+        "--to": target is not None,
+        "--in-place": in_place,
+        "--resume": resume,
+        "--rollback": rollback,
+        "--undo": undo,
+        "--list": listing,
+    }
+    chosen = [way for way, given in ways.items() if given]
+    if len(chosen) != 1:
+        raise UsageError(
+            "say where to restore to"
+            if not chosen
+            else f"{' and '.join(chosen)} exclude each other",
+            hint="--to DIR (beside the live data), or --in-place (instead of it, undoable)",
+        )
+    only_live = {
+        "--dry-run": dry_run,
+        "--online": online,
+        "--beside": beside,
+        "--delete-extra": delete_extra,
+        "--path": bool(paths),
+        "--collection": bool(collections),
+        "--keys": bool(patterns),
+        "--changed": changed,
+        "--exact": exact,
+    }
+    given = [option for option, there in only_live.items() if there]
+    if given and not (in_place or (undo and given == ["--dry-run"])):
+        raise UsageError(f"{given[0]} goes with --in-place")
+    if resume or rollback or listing:
+        if snapshot is not None:
+            raise UsageError(f"{chosen[0]} takes no ID: it is about the restore that is open")
+        return live.end(settings, resume=resume) if not listing else live.show(settings)
+    if undo:
+        return live.undo(settings, snapshot or "", dry_run=dry_run, yes=yes)
+    if snapshot is None:
+        raise UsageError("which snapshot?", hint="`safetake snapshots` lists them; or `latest`")
+    config = settings.load()
+    with settings.open(config) as repository:
+        from safetake.snapshots import find_snapshot
+
+        found = find_snapshot(repository, snapshot)
+        if target is not None:
+            return _beside(settings, repository, found, list(sources), target, overwrite)
+        if collections or ids or patterns or db is not None:
+            return _some(
+                settings, repository, config, found, list(sources),
+                collections, ids, patterns, db, changed, exact, dry_run, yes,
+            )  # fmt: skip
+        if changed or exact:
+            raise UsageError("--changed and --exact go with --collection or --keys")
+        from safetake.recovery.plan import Wishes
+
+        wishes = Wishes(_mode(online, beside), delete_extra, paths)
+        return live.restore(
+            settings, repository, config, found, list(sources), wishes, dry_run=dry_run, yes=yes
+        )
+
+
+def _mode(online: bool, beside: bool) -> str:
+    from safetake.errors import UsageError
+
+    if online and beside:
+        raise UsageError("--online and --beside exclude each other")
+    return "online" if online else "beside" if beside else ""
+
+
+def _beside(
+    settings: Settings,
+    repository: Repository,
+    found: SnapshotInfo,
+    sources: list[str],
+    target: Path,
+    overwrite: bool,
+) -> int:
     from safetake.cli import output
     from safetake.cli.progress import Progress
     from safetake.restore.beside import restore_to
-    from safetake.snapshots import find_snapshot
     from safetake.wording import size
 
-    with settings.open(settings.load()) as repository:
-        found = find_snapshot(repository, snapshot)
-        with Progress(settings.quiet) as progress:
-            report = restore_to(
-                repository, found, list(sources), target, overwrite=overwrite, progress=progress
-            )
+    with Progress(settings.quiet) as progress:
+        report = restore_to(
+            repository, found, sources, target, overwrite=overwrite, progress=progress
+        )
     if settings.json:
         output.document(report.as_dict())
         return report.exit_code
@@ -63,3 +191,51 @@ def command(
     for problem in report.problems:
         output.note(output.printable_lines(f"not set: {problem}"))
     return report.exit_code
+
+
+def _some(
+    settings: Settings,
+    repository: Repository,
+    config: Config,
+    found: SnapshotInfo,
+    sources: list[str],
+    collections: tuple[str, ...],
+    ids: tuple[str, ...],
+    patterns: tuple[str, ...],
+    db: int | None,
+    changed: bool,
+    exact: bool,
+    dry_run: bool,
+    yes: bool,
+) -> int:
+    """Some records of a Chroma store, or some keys of a Redis server."""
+    from safetake.cli.common import choose
+    from safetake.errors import UsageError
+
+    if len(sources) != 1:
+        raise UsageError("name the one SOURCE that the records or keys belong to")
+    name = choose(sources, list(config.sources), "source")[0]
+    source = config.sources[name]
+    if (collections or ids) and (patterns or db is not None):
+        raise UsageError("--collection is for Chroma and --keys for Redis: not both")
+    if patterns or db is not None:
+        from safetake.cli.restore_keys import restore_keys
+
+        if exact:
+            raise UsageError("--exact goes with --collection")
+        if source.type != "redis":
+            raise UsageError(f"--keys and --db are for Redis, and {name!r} is {source.type}")
+        return restore_keys(
+            settings, repository, found, name, source, list(patterns), db,
+            changed=changed, dry_run=dry_run, yes=yes,
+        )  # fmt: skip
+    from safetake.cli.restore_records import restore_collection
+
+    if source.type != "chroma":
+        raise UsageError(f"--collection is for Chroma, and {name!r} is {source.type}")
+    if not collections:
+        raise UsageError("--id needs --collection: ids are unique in a collection only")
+    return restore_collection(
+        settings, repository, found, name, source, list(collections), list(ids),
+        changed=changed, exact=exact, dry_run=dry_run, yes=yes,
+    )  # fmt: skip

@@ -12,7 +12,7 @@ from safetake.errors import SafetakeError
 
 if TYPE_CHECKING:
     from safetake.config import SourceConfig
-    from safetake.model import Opener, Source
+    from safetake.model import Opener, Restorer, Source
 
 
 def build(name: str, config: SourceConfig) -> Source:
@@ -34,6 +34,25 @@ def build(name: str, config: SourceConfig) -> Source:
     return FilesSource(name, config)
 
 
+def restorer(name: str, config: SourceConfig) -> Restorer:
+    """How the live store that a section describes is replaced; touches nothing yet."""
+    if config.type == "sqlite":
+        from safetake.sources.sqlite.restore import SqliteRestorer
+
+        return SqliteRestorer(name, config)
+    if config.type == "chroma":
+        from safetake.sources.chroma.restore import ChromaRestorer
+
+        return ChromaRestorer(name, config)
+    if config.type == "redis":
+        from safetake.sources.redis.restore import RedisRestorer
+
+        return RedisRestorer(name, config)
+    from safetake.sources.files.restore import FilesRestorer
+
+    return FilesRestorer(name, config)
+
+
 def opener(kind: str) -> Opener:
     """The questions for a restored copy of a type of source. Raises SafetakeError."""
     if kind == "sqlite":
@@ -48,7 +67,7 @@ def opener(kind: str) -> Opener:
         from safetake.sources.redis import questions as ask_redis
 
         return ask_redis
-    if kind == "files":
+    if kind in ("files", "raw"):  # raw: a safety copy of what could not be captured
         from safetake.sources.files import questions as ask_files
 
         return ask_files

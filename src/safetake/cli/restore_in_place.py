@@ -1,0 +1,266 @@
+"""`safetake restore --in-place` and what ends, undoes and lists such restores."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from safetake.cli import output
+from safetake.cli.progress import Progress
+from safetake.wording import duration, size
+
+if TYPE_CHECKING:
+    from safetake.cli.common import Settings
+    from safetake.config import Config
+    from safetake.recovery.engine import Outcome
+    from safetake.recovery.inplace import Agree, Telling
+    from safetake.recovery.plan import PlannedRestore, Wishes
+    from safetake.repository import Repository
+    from safetake.snapshots import SnapshotInfo
+
+
+def _telling(settings: Settings, progress: Progress) -> Telling:
+    from safetake.recovery.inplace import Telling
+
+    def say(step: str, text: str) -> None:
+        if not settings.quiet and not settings.json:
+            output.note(output.printable_lines(f"{step:<24} {text}"))
+
+    return Telling(say, progress)
+
+
+def restore(
+    settings: Settings,
+    repository: Repository,
+    config: Config,
+    snapshot: SnapshotInfo,
+    names: list[str],
+    wishes: Wishes,
+    *,
+    dry_run: bool,
+    yes: bool,
+    undo_of: str = "",
+) -> int:
+    """Plan, ask, do, print."""
+    from safetake.recovery.inplace import restore_in_place
+
+    with Progress(settings.quiet) as progress:
+        plan, outcome = restore_in_place(
+            repository,
+            config,
+            snapshot,
+            names,
+            wishes,
+            _agree(settings, dry_run=dry_run, yes=yes),
+            _telling(settings, progress),
+            undo_of=undo_of,
+        )
+    if outcome is None:
+        if settings.json:
+            output.document(plan.as_dict())
+        elif not dry_run:
+            output.line("nothing was changed")
+        return 0 if dry_run else 1
+    return _done(settings, outcome)
+
+
+def _agree(settings: Settings, *, dry_run: bool, yes: bool) -> Agree:
+    def agree(plan: PlannedRestore) -> bool:
+        if not settings.json and not (settings.quiet and yes):
+            show_plan(plan)
+        if dry_run:
+            return False
+        if yes:
+            return True
+        if not sys.stdin.isatty() or settings.json:
+            from safetake.errors import UsageError
+
+            raise UsageError(
+                "a restore in place must be agreed to, and there is no terminal to ask on",
+                hint="look at it with --dry-run, then add --yes",
+            )
+        output.line()
+        return click.confirm("Replace the live data?", default=False)
+
+    return agree
+
+
+def show_plan(plan: PlannedRestore) -> None:
+    """What will happen, and what will be lost, within 80 columns."""
+    output.line(f"restore of snapshot {plan.snapshot.id[:8]} in place")
+    output.line()
+    rows = [
+        [name, source.outline.mode, size(source.entry.get("bytes", 0)), source.outline.target]
+        for name, source in plan.sources.items()
+    ]
+    output.table(["source", "mode", "size", "live store"], rows, right=[2])
+    losses = [
+        [name, loss.what, *(
+            ["?", "?", "?"] if loss.unknown
+            else [str(loss.newer), str(loss.changed), str(loss.missing)]
+        )]
+        for name, source in plan.sources.items()
+        for loss in source.outline.losses
+        if loss.unknown or loss.newer or loss.changed or loss.missing
+    ]  # fmt: skip
+    output.line()
+    if losses:
+        output.table(
+            ["source", "what", "will be lost", "goes back", "comes back"], losses, right=[2, 3, 4]
+        )
+    else:
+        output.line("nothing that is there now will be lost, and nothing comes back")
+    for name, source in plan.sources.items():
+        if source.outline.absent:
+            output.line(f"{name}: there is nothing there now")
+        if source.outline.damaged:
+            output.line(f"{name}: what is there now is damaged: {source.outline.damaged}")
+        for loss in source.outline.losses:
+            if loss.unknown:
+                output.line(f"{name}: {loss.what}: not known, {loss.unknown}")
+            elif loss.examples:
+                output.line(f"{name}: lost {loss.what}: {', '.join(loss.examples[:5])} …")
+    output.line()
+    if plan.stop:
+        output.line("stops and starts: " + ", ".join(plan.stop))
+    if plan.gate:
+        output.line("waits for the health of: " + ", ".join(plan.gate))
+    space: dict[str, int] = {}
+    for source in plan.sources.values():
+        for folder, need in source.outline.space.items():
+            space[str(folder)] = space.get(str(folder), 0) + need
+    for place, need in space.items():
+        output.line(f"needs {size(need)} for a while in {place}")
+    expected = f"expected to take {duration(plan.seconds)}"
+    expected += "" if plan.measured else " (an assumed rate: no restore was measured here yet)"
+    output.line(expected + (f", objective {duration(plan.rto)}" if plan.rto else ""))
+    warnings = [
+        *plan.warnings,
+        *(f"{name}: {text}" for name, s in plan.sources.items() for text in s.outline.warnings),
+    ]
+    for text in warnings:
+        output.note(output.style("warning:", "33", sys.stderr) + " " + text)
+
+
+def _done(settings: Settings, outcome: Outcome) -> int:
+    good = outcome.ended == "committed"
+    if settings.json:
+        output.document(outcome.as_dict())
+        return 3 if good and outcome.warnings else 0
+    if not settings.quiet:
+        output.line()
+        output.table(
+            ["step", "seconds"], [[step, f"{s:.2f}"] for step, s in outcome.steps], right=[1]
+        )
+        output.line()
+        output.line(
+            f"restore {outcome.id}: "
+            + (
+                f"snapshot {outcome.snapshot[:8]} is the live data now"
+                if good
+                else "the data from before is the live data"
+            )
+            + f", {duration(outcome.seconds)}"
+            + (f", services down for {duration(outcome.downtime)}" if outcome.downtime else "")
+        )
+        saved = sorted({snapshot[:8] for snapshot in outcome.safety.values() if snapshot})
+        if good and saved:
+            output.line(
+                f"what was there before is snapshot {', '.join(saved)}: "
+                f"`safetake restore --undo {outcome.id[:8]}` brings it back"
+            )
+    for problem in outcome.warnings:
+        output.note(output.printable_lines(f"not set: {problem}"))
+    return 3 if good and outcome.warnings else 0
+
+
+def end(settings: Settings, *, resume: bool) -> int:
+    """`--resume` and `--rollback`."""
+    from safetake.recovery.inplace import resume as go_on
+    from safetake.recovery.inplace import roll_back
+    from safetake.snapshots import find_snapshot
+
+    config = settings.load()
+    opened: list[Repository] = []
+
+    def opening(snapshot: str) -> tuple[Repository, SnapshotInfo]:
+        repository = settings.open(config)
+        opened.append(repository)
+        return repository, find_snapshot(repository, snapshot)
+
+    try:
+        with Progress(settings.quiet) as progress:
+            telling = _telling(settings, progress)
+            outcome = go_on(config, opening, telling) if resume else roll_back(config, telling)
+    finally:
+        for repository in opened:
+            repository.close()
+    return _done(settings, outcome)
+
+
+def undo(settings: Settings, wanted: str, *, dry_run: bool, yes: bool) -> int:
+    """`--undo`: an in-place restore of the safety snapshot."""
+    from safetake.recovery.inplace import undoable
+    from safetake.recovery.plan import Wishes
+    from safetake.snapshots import find_snapshot
+
+    config = settings.load()
+    journal, by_snapshot = undoable(config, wanted)
+    code = 0
+    with settings.open(config) as repository:
+        for snapshot, names in by_snapshot.items():
+            modes = {journal.plan["sources"][name]["mode"] for name in names}
+            online = modes <= {"online"} and not journal.plan["stop"]
+            code = max(
+                code,
+                restore(
+                    settings,
+                    repository,
+                    config,
+                    find_snapshot(repository, snapshot),
+                    names,
+                    Wishes("online" if online else "", delete_extra=True),
+                    dry_run=dry_run,
+                    yes=yes,
+                    undo_of=journal.id,
+                ),
+            )
+    return code
+
+
+def show(settings: Settings) -> int:
+    """`--list`: restores on record."""
+    from safetake.recovery.inplace import restores_folder
+    from safetake.recovery.journal import journals
+
+    found = journals(restores_folder(settings.load()))
+    if settings.json:
+        output.document(
+            [
+                {
+                    "restore": journal.id,
+                    "time": journal.plan["time"],
+                    "snapshot": journal.plan["snapshot"],
+                    "sources": list(journal.plan["sources"]),
+                    "ended": journal.ended or "open",
+                    "reason": journal.reason,
+                    "undo_of": journal.plan.get("undo_of", ""),
+                }
+                for journal in found
+            ]
+        )
+        return 0
+    rows = [
+        [
+            journal.id[:8],
+            str(journal.plan["time"])[:19],
+            str(journal.plan["snapshot"])[:8],
+            journal.ended or "open",
+            ", ".join(journal.plan["sources"]),
+        ]
+        for journal in found
+    ]
+    output.table(["restore", "begun", "snapshot", "ended", "sources"], rows)
+    return 0

@@ -1,0 +1,556 @@
+"""A restore in place: the order of its steps, each journalled before it is done.
+
+    stage → check → stop services → quiet → safety snapshot → switch → confirm → start → health
+    → commit, or back
+
+Until `commit` is decided everything can be put back, and is, by itself, when a step fails. What a
+crash left is ended by `resume` (the rest of the steps, or of the way back when that was begun) or
+by `back`. The restorers look at what is there, so that a step may be done twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetake.backup import snapshot_taken
+from safetake.clock import go_time, now_ns
+from safetake.errors import DamagedError, RefusedError, RestoreError, SafetakeError, SourceError
+from safetake.model import Check, Progress, Restorer, RestoreWork, Session, Source
+from safetake.recovery.journal import BACK, COMMIT, Journal, create
+from safetake.recovery.raw import RawSource
+from safetake.restore.beside import restore_to
+from safetake.state import write_json
+
+if TYPE_CHECKING:
+    from safetake.config import Config
+    from safetake.recovery.plan import PlannedRestore
+    from safetake.repository import Repository
+    from safetake.services.base import Service
+    from safetake.snapshots import SnapshotInfo
+
+Say = Callable[[str, str], None]
+"""(step, what is happening): for people."""
+OpenRepository = Callable[[], "tuple[Repository, SnapshotInfo]"]
+
+
+class RolledBackError(SafetakeError):
+    """The restore failed, and everything is as it was before."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How a restore in place ended."""
+
+    id: str
+    snapshot: str
+    ended: str
+    """`committed` or `rolled back`."""
+    safety: dict[str, str]
+    """By source: the snapshot that holds what was there before."""
+    seconds: float
+    downtime: float
+    """Seconds from the first service's stop to the end of the health gate; 0: none was stopped."""
+    steps: list[tuple[str, float]] = field(default_factory=list)
+    reason: str = ""
+    warnings: list[str] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON of `restore --in-place`."""
+        return {
+            "restore": self.id,
+            "snapshot": self.snapshot,
+            "ended": self.ended,
+            "sources": self.sources,
+            "safety": self.safety,
+            "seconds": round(self.seconds, 3),
+            "downtime_seconds": round(self.downtime, 3),
+            "steps": [{"step": name, "seconds": round(spent, 3)} for name, spent in self.steps],
+            "reason": self.reason,
+            "warnings": self.warnings,
+        }
+
+
+@dataclass(slots=True)
+class _One:
+    name: str
+    restorer: Restorer
+    work: RestoreWork
+    saved: str
+    """`capture`, `raw` or `nothing`: what the safety snapshot takes of it."""
+
+
+def begin(restores: Path, plan: PlannedRestore, config: Config) -> Journal:
+    """Write the intent of a restore durably. Raises RestoreError, RefusedError."""
+    name = secrets.token_hex(8)
+    sources = {}
+    for source in plan.sources.values():
+        place = source.restorer.place() or restores / name
+        saved = "nothing" if source.outline.absent else "raw" if source.outline.damaged else ""
+        sources[source.name] = {
+            "type": source.config.type,
+            "mode": source.outline.mode,
+            "work": str(place / f".safetake-restore-{source.name}"),
+            "options": source.options,
+            "saved": saved or "capture",
+            "entry": source.entry,
+        }
+    for one in sources.values():
+        _free(Path(str(one["work"])))
+    return create(
+        restores,
+        name,
+        {
+            "format": 1,
+            "time": go_time(now_ns()),
+            "host": socket.gethostname(),
+            "snapshot": plan.snapshot.id,
+            "bytes": sum(int(s.entry.get("bytes", 0)) for s in plan.sources.values()),
+            "sources": sources,
+            "stop": plan.stop,
+            "switch": [list(pair) for pair in plan.switch],
+            "gate": plan.gate,
+            "undo_of": plan.undo_of,
+        },
+    )
+
+
+def _free(work: Path) -> None:
+    """Refuse when another restore, perhaps of another state folder, is open on the same store."""
+    if not os.path.lexists(work):
+        return
+    said = ""
+    with contextlib.suppress(OSError, ValueError):
+        said = str(json.loads((work / "restore.json").read_text(encoding="utf-8"))["journal"])
+    raise RefusedError(
+        f"{work} is there: a restore of this store was begun and not ended",
+        hint=f"its journal is {said}: `safetake restore --resume` or `--rollback` there"
+        if said
+        else "end it with `safetake restore --resume` or `--rollback`",
+    )
+
+
+class Engine:
+    """Does, or undoes, what a journal says."""
+
+    def __init__(
+        self, config: Config, journal: Journal, *, say: Say, progress: Progress | None = None
+    ) -> None:
+        from safetake.services import build as build_service
+        from safetake.sources import restorer
+
+        self._config = config
+        self._journal = journal
+        self._say = say
+        self._progress = progress or (lambda what, done, total: None)
+        self._warnings: list[str] = []
+        self._ones: dict[str, _One] = {}
+        for name, told in journal.plan["sources"].items():
+            source = config.sources.get(name)
+            if source is None or source.type != told["type"]:
+                raise RefusedError(
+                    f"the open restore {journal.id} is about the source {name!r} "
+                    f"({told['type']}), and the configuration has none like that",
+                    hint="use the configuration that the restore was begun with",
+                )
+            self._ones[name] = _One(
+                name, restorer(name, source), self._work(name, told), told["saved"]
+            )
+        used = {*journal.plan["stop"], *journal.plan["gate"]}
+        used |= {service for service, _ in journal.plan["switch"]}
+        self._services: dict[str, Service] = {}
+        for name in used:
+            if name not in config.services:
+                raise RefusedError(
+                    f"the open restore {journal.id} stops the service {name!r}, "
+                    "and the configuration has none of that name",
+                    hint="use the configuration that the restore was begun with",
+                )
+            self._services[name] = build_service(name, config.services[name])
+
+    def _work(self, name: str, told: dict[str, Any]) -> RestoreWork:
+        folder = Path(told["work"])
+        safety = self._journal.done.get(f"safety:{name}", {})
+        return RestoreWork(
+            id=self._journal.id,
+            entry=told["entry"],
+            mode=told["mode"],
+            work=folder,
+            staged=folder / "new" / name,
+            options=told["options"],
+            notes=self._journal.notes.setdefault(name, {}),
+            note=lambda key, value: self._journal.note(name, key, value),
+            safety_ns=int(safety.get("time_ns", 0)),
+            progress=self._progress,
+        )
+
+    # ------------------------------------------------------------------------ forward
+
+    def forward(self, repository: OpenRepository) -> Outcome:
+        """All steps that are not done yet. `repository` is only opened when it is needed.
+
+        Raises RolledBackError when a step failed and all was put back. Any other error means that
+        the way back failed, too: the journal stays open.
+        """
+        if self._journal.decision == BACK:
+            return self.back(self._journal.reason)
+        if self._journal.decision != COMMIT:
+            try:
+                self._until_decided(_Once(repository))
+            except BaseException as error:  # noqa: BLE001 - an interrupt, too, must not stay half-way
+                self._failed(error)
+        self._end(COMMIT)
+        return self._outcome()
+
+    def _failed(self, error: BaseException) -> None:
+        text = str(error) or type(error).__name__
+        self._say("failed", text)
+        try:
+            self.back(text)
+        except SafetakeError as second:
+            raise RestoreError(
+                f"{text}\nand the way back failed: {second}",
+                hint=f"mend that, then `safetake restore --rollback`{_also(second.hint)}",
+            ) from error
+        if not isinstance(error, SafetakeError):
+            raise error
+        raise RolledBackError(
+            f"{text}\nEverything is as it was before (restore {self._journal.id})",
+            hint=error.hint,
+        ) from error
+
+    def _until_decided(self, repository: _Once) -> None:
+        for one in self._ones.values():
+            self._stage(one, repository)
+        for one in self._ones.values():
+            self._check_staged(one)
+        self._stop()
+        for one in self._ones.values():
+            if one.work.mode == "offline" and not self._journal.step(f"switch:{one.name}"):
+                with self._step(f"quiet:{one.name}", "nobody uses it", again=True):
+                    one.restorer.quiet(one.work)
+        with self._saved(repository):
+            for one in self._ones.values():
+                if not self._journal.step(f"switch:{one.name}"):
+                    with self._step(f"switch:{one.name}", one.work.mode):
+                        one.restorer.switch(one.work)
+        for one in self._ones.values():
+            if self._journal.step(f"confirm:{one.name}"):
+                continue
+            with self._step(f"confirm:{one.name}", "the live store is the restored one"):
+                _all_well(one.name, one.restorer.confirm(one.work))
+        self._set()
+        self._start("start")
+        self._health()
+        self._journal.decide(COMMIT)
+
+    @contextlib.contextmanager
+    def _step(self, name: str, what: str, *, again: bool = False) -> Iterator[dict[str, Any]]:
+        """One journalled step; the dictionary's content is recorded when it is done."""
+        if again and self._journal.step(name):
+            self._journal.forget(name)
+        self._say(name, what)
+        self._journal.begin(name)
+        started = time.perf_counter()
+        facts: dict[str, Any] = {}
+        yield facts
+        self._journal.finish(name, seconds=round(time.perf_counter() - started, 3), **facts)
+
+    def _stage(self, one: _One, repository: _Once) -> None:
+        step = f"stage:{one.name}"
+        if self._journal.step(step):
+            return
+        opened, snapshot = repository()
+        with self._step(step, "beside the live data") as facts:
+            self._make(one.work.work)
+            _remove(one.work.work / "new")
+            (one.work.work / "new").mkdir(mode=0o700)
+            report = restore_to(
+                opened, snapshot, [one.name], one.work.work / "new", progress=self._progress
+            )
+            facts["problems"] = report.problems[:20]
+            facts["bytes"] = report.sources[one.name]["bytes"]
+        self._warnings += report.problems
+
+    def _make(self, work: Path) -> None:
+        told = {"restore": self._journal.id, "journal": str(self._journal.folder)}
+        try:
+            work.parent.mkdir(parents=True, exist_ok=True)
+            if self._mine(work):
+                return
+            _free(work)
+            work.mkdir(mode=0o700)
+            write_json(work / "restore.json", told)
+        except OSError as error:
+            raise RestoreError(
+                f"cannot write {work}: {error.strerror}",
+                hint="safetake needs to write on the file system of the live store",
+            ) from error
+
+    def _mine(self, work: Path) -> bool:
+        """Whether the folder is this restore's; one that was made and not yet marked is, too."""
+        try:
+            names = os.listdir(work)  # noqa: PTH208
+        except FileNotFoundError:
+            return False
+        if "restore.json" not in names:
+            begun = any(f"stage:{one.name}" in self._journal.begun for one in self._ones.values())
+            if begun and all(name.startswith(".restore.json.") for name in names):
+                _remove(work)
+            return False
+        text = (work / "restore.json").read_text(encoding="utf-8")
+        return bool(json.loads(text)["restore"] == self._journal.id)
+
+    def _check_staged(self, one: _One) -> None:
+        step = f"check:{one.name}"
+        if self._journal.step(step):
+            return
+        with self._step(step, "the staged copy against the snapshot's facts"):
+            _all_well(one.name, one.restorer.check_staged(one.work))
+
+    # ------------------------------------------------------------------------ the safety snapshot
+
+    @contextlib.contextmanager
+    def _saved(self, repository: _Once) -> Iterator[None]:
+        """What is there now is in the repository, and stays as it is, while the block switches."""
+        missing = [one for one in self._ones.values() if self._to_save(one)]
+        taken = [one for one in missing if one.saved != "nothing"]
+        for one in missing:
+            if one.saved == "nothing":
+                self._journal.finish(f"safety:{one.name}", snapshot="", time_ns=0)
+        if not taken:
+            yield
+            return
+        opened, _ = repository()
+        locked = [one for one in taken if one.work.mode == "online"]
+
+        def take_over(sessions: dict[str, Session]) -> bool:
+            for one in locked:
+                if not one.restorer.take_over(one.work, sessions[one.name]):
+                    for other in locked:
+                        other.restorer.let_go(other.work)
+                    return False
+            return True
+
+        self._say("safety", "a snapshot of what is there now")
+        self._journal.begin("safety")
+        started = time.perf_counter()
+        try:
+            with snapshot_taken(
+                opened,
+                [self._source(one) for one in taken],
+                barrier=self._config.barrier,
+                tags=["safety", f"restore={self._journal.id}"],
+                progress=self._progress,
+                after_cut=take_over,
+            ) as report:
+                for one in taken:
+                    one.work.safety_ns = report.time_ns
+                    self._journal.finish(
+                        f"safety:{one.name}", snapshot=report.id, time_ns=report.time_ns
+                    )
+                spent = time.perf_counter() - started
+                self._journal.finish("safety", seconds=round(spent, 3), snapshot=report.id)
+                yield
+        except SourceError as error:
+            raise SourceError(
+                f"what is there now could not be saved: {error}", hint=error.hint
+            ) from error
+        finally:
+            for one in locked:
+                one.restorer.let_go(one.work)
+
+    def _to_save(self, one: _One) -> bool:
+        """Not saved yet, or saved by a process that died before it changed anything."""
+        if self._journal.step(f"switch:{one.name}"):
+            return False
+        begun = f"switch:{one.name}" in self._journal.begun
+        if begun and one.work.mode == "online" and one.restorer.touched(one.work):
+            return False
+        return not (begun and one.work.mode != "online")
+
+    def _source(self, one: _One) -> Source:
+        from safetake.sources import build
+
+        config = self._config.sources[one.name]
+        if one.saved == "raw":
+            return RawSource(one.name, one.restorer.raw_files(), one.work.work)
+        if "may_be_empty" in type(config).model_fields:
+            config = config.model_copy(update={"may_be_empty": True})
+        return build(one.name, config)
+
+    # ------------------------------------------------------------------------ services
+
+    def _stop(self) -> None:
+        for name in self._journal.plan["stop"]:
+            step = f"stop:{name}"
+            if self._journal.step(step):
+                continue
+            service = self._services[name]
+            begun = self._journal.begun.get(step)
+            state = begun["service"] if begun is not None else service.state()
+            self._say(step, service.describe())
+            self._journal.begin(step, service=state)
+            started = time.perf_counter()
+            service.stop(state)
+            spent = time.perf_counter() - started
+            self._journal.finish(step, seconds=round(spent, 3), service=state)
+
+    def _start(self, word: str) -> None:
+        """Start what was stopped, the last first."""
+        for name in reversed(self._journal.plan["stop"]):
+            begun = self._journal.begun.get(f"stop:{name}")
+            step = f"{word}:{name}"
+            if begun is None or self._journal.step(step):
+                continue
+            with self._step(step, self._services[name].describe()):
+                self._services[name].start(begun["service"])
+
+    def _set(self) -> None:
+        """Point the services at data that has a new name."""
+        for service, source in self._journal.plan["switch"]:
+            step = f"set:{service}:{source}"
+            if self._journal.step(step):
+                continue
+            begun = self._journal.begun.get(step)
+            old = begun["old"] if begun is not None else self._services[service].current(source)
+            path = str(self._ones[source].work.notes["new_path"])
+            value = self._config.services[service].switch[source].value.replace("{path}", path)
+            self._say(step, f"to {path}")
+            self._journal.begin(step, old=old)
+            self._services[service].switch(source, value)
+            self._journal.finish(step)
+
+    def _health(self) -> None:
+        from safetake.services.health import gate
+
+        names = [n for n in self._journal.plan["gate"] if self._config.services[n].health]
+        if not names:
+            return
+        with self._step("health", ", ".join(names), again=True) as facts:
+            report = gate(
+                {name: self._config.services[name] for name in names},
+                lambda name, text: self._say(f"health:{name}", text),
+            )
+            facts["services"] = report.as_dict()
+            report.require()
+
+    # ------------------------------------------------------------------------ back, and the end
+
+    def back(self, reason: str = "asked for") -> Outcome:
+        """Put everything back, whatever was done. Raises RestoreError when the restore is committed
+        already, and what stands in the way otherwise (the journal then stays open).
+        """
+        journal = self._journal
+        if journal.decision == COMMIT:
+            raise RefusedError(
+                f"restore {journal.id} is committed; what is left is to clean up after it",
+                hint="`safetake restore --resume`, then `safetake restore --undo`",
+            )
+        if journal.decision != BACK:
+            journal.decide(BACK, reason)
+        for one in self._ones.values():
+            one.restorer.let_go(one.work)
+        switched = [o for o in self._ones.values() if f"switch:{o.name}" in journal.begun]
+        if switched or any(step.startswith("set:") for step in journal.begun):
+            for name in journal.plan["stop"]:
+                step = f"back-stop:{name}"
+                if f"start:{name}" in journal.begun and not journal.step(step):
+                    with self._step(step, self._services[name].describe()):
+                        self._services[name].stop(journal.begun[f"stop:{name}"]["service"])
+        for service, source in reversed(journal.plan["switch"]):
+            begun, step = journal.begun.get(f"set:{service}:{source}"), f"unset:{service}:{source}"
+            if begun is not None and not journal.step(step):
+                with self._step(step, "back to the old setting"):
+                    self._services[service].switch(source, begun["old"])
+        for one in reversed(switched):
+            if not journal.step(f"back:{one.name}"):
+                with self._step(f"back:{one.name}", "the data from before"):
+                    one.restorer.switch_back(one.work)
+        self._start("back-start")
+        self._end(BACK)
+        return self._outcome()
+
+    def _end(self, decision: str) -> None:
+        committed = decision == COMMIT
+        for one in self._ones.values():
+            one.restorer.finish(one.work, committed=committed)
+            if self._mine(one.work.work):
+                _remove(one.work.work)
+        self._journal.end("committed" if committed else "rolled back")
+
+    def _outcome(self) -> Outcome:
+        journal = self._journal
+        safety = {
+            step.partition(":")[2]: str(facts["snapshot"])
+            for step, facts in journal.done.items()
+            if step.startswith("safety:")
+        }
+        steps = [(s, float(f["seconds"])) for s, f in journal.done.items() if "seconds" in f]
+        down = [n for n, (step, _) in enumerate(steps) if step.startswith("stop:")]
+        return Outcome(
+            id=journal.id,
+            snapshot=str(journal.plan["snapshot"]),
+            ended=journal.ended,
+            safety=safety,
+            seconds=sum(spent for _, spent in steps),
+            downtime=sum(spent for _, spent in steps[down[0] :]) if down else 0.0,
+            steps=steps,
+            reason=journal.reason,
+            warnings=self._warnings,
+            sources=list(self._ones),
+        )
+
+
+class _Once:
+    """Opens the repository at the first need."""
+
+    def __init__(self, opening: OpenRepository) -> None:
+        self._opening = opening
+        self._opened: tuple[Repository, SnapshotInfo] | None = None
+
+    def __call__(self) -> tuple[Repository, SnapshotInfo]:
+        if self._opened is None:
+            self._opened = self._opening()
+        return self._opened
+
+
+def _all_well(name: str, checks: list[Check]) -> None:
+    wrong = [check for check in checks if not check.ok]
+    if wrong:
+        first = asdict(wrong[0])
+        raise DamagedError(
+            f"{name}: {first['name']}: expected {str(first['expected'])[:200]}, "
+            f"found {str(first['found'])[:200]}"
+            + (f" ({first['detail']})" if first["detail"] else "")
+            + (f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""),
+            hint="prove the snapshot (`safetake verify ID --level open`) or take another one",
+        )
+    if not checks:
+        raise DamagedError(f"{name}: no question was asked of it")
+
+
+def _remove(folder: Path) -> None:
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise RestoreError(
+            f"cannot remove {error.filename or folder}: {error.strerror}",
+            hint="remove it, then `safetake restore --resume` or `--rollback`",
+        ) from error
+
+
+def _also(hint: str) -> str:
+    return f"; {hint}" if hint else ""

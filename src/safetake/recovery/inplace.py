@@ -1,0 +1,146 @@
+"""The use cases of restores in place: begin one, go on with one, put one back, undo one.
+
+At most one restore is open in a state folder. The lock is held while a process works on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safetake.errors import RefusedError, UsageError
+from safetake.recovery.engine import Engine, Outcome, Say, begin
+from safetake.recovery.journal import Journal, journals, open_restore, working
+from safetake.recovery.plan import PlannedRestore, Wishes, plan_restore
+from safetake.state import state_folder
+
+if TYPE_CHECKING:
+    from safetake.config import Config
+    from safetake.model import Progress
+    from safetake.repository import Repository
+    from safetake.snapshots import SnapshotInfo
+
+Agree = Callable[[PlannedRestore], bool]
+"""Shows the plan and says whether it may be carried out."""
+
+
+@dataclass(slots=True)
+class Telling:
+    """Where a restore says what it does."""
+
+    say: Say
+    progress: Progress | None = None
+
+
+def restores_folder(config: Config) -> Path:
+    """Where the journals are. Raises SafetakeError."""
+    return state_folder(config.restore.state, "restores")
+
+
+def restore_in_place(
+    repository: Repository,
+    config: Config,
+    snapshot: SnapshotInfo,
+    names: list[str],
+    wishes: Wishes,
+    agree: Agree,
+    telling: Telling,
+    *,
+    undo_of: str = "",
+) -> tuple[PlannedRestore, Outcome | None]:
+    """Plan, ask, and do. None when it was not agreed to: nothing was changed then.
+
+    Raises RefusedError while another restore is open, RolledBackError when a step failed and
+    everything is as it was, RestoreError when it could not even be put back.
+    """
+    restores = restores_folder(config)
+    with working(restores):
+        _none_open(restores)
+        plan = plan_restore(repository, config, snapshot, names, wishes, journals(restores))
+        plan.undo_of = undo_of
+        if not agree(plan):
+            return plan, None
+        journal = begin(restores, plan, config)
+        engine = Engine(config, journal, say=telling.say, progress=telling.progress)
+        return plan, engine.forward(lambda: (repository, snapshot))
+
+
+def _none_open(restores: Path) -> None:
+    journal = open_restore(restores)
+    if journal is not None:
+        raise RefusedError(
+            f"the restore {journal.id} of {', '.join(journal.plan['sources'])} was begun "
+            f"{journal.plan['time'][:19]} and not ended",
+            hint="`safetake restore --resume` ends it with the restored data, `--rollback` with "
+            "the data from before",
+        )
+
+
+def _the_open(restores: Path) -> Journal:
+    journal = open_restore(restores)
+    if journal is None:
+        raise UsageError(
+            f"no restore is open in {restores}",
+            hint="a restore that has ended is taken back with `safetake restore --undo`",
+        )
+    return journal
+
+
+def resume(
+    config: Config, opening: Callable[[str], tuple[Repository, SnapshotInfo]], telling: Telling
+) -> Outcome:
+    """End the open restore with the restored data, or go on with the way back when that was begun.
+
+    `opening` opens the repository and finds the snapshot, when they are needed at all. Raises
+    UsageError when no restore is open, otherwise as `restore_in_place`.
+    """
+    restores = restores_folder(config)
+    with working(restores):
+        journal = _the_open(restores)
+        engine = Engine(config, journal, say=telling.say, progress=telling.progress)
+        return engine.forward(lambda: opening(str(journal.plan["snapshot"])))
+
+
+def roll_back(config: Config, telling: Telling) -> Outcome:
+    """End the open restore with the data from before. Needs no repository.
+
+    Raises UsageError when no restore is open, RefusedError when it is committed already.
+    """
+    restores = restores_folder(config)
+    with working(restores):
+        journal = _the_open(restores)
+        return Engine(config, journal, say=telling.say, progress=telling.progress).back()
+
+
+def undoable(config: Config, wanted: str) -> tuple[Journal, dict[str, list[str]]]:
+    """The committed restore (the newest, or the one that `wanted` begins the id of) and, by safety
+    snapshot, the sources that it holds. Raises UsageError, RefusedError.
+    """
+    restores = restores_folder(config)
+    _none_open(restores)
+    found = [
+        journal
+        for journal in journals(restores)
+        if journal.ended == "committed" and journal.id.startswith(wanted)
+    ]
+    if not found:
+        raise UsageError(
+            f"there is no restore {wanted!r} to undo" if wanted else "there is no restore to undo",
+            hint="`safetake restore --list` shows them",
+        )
+    if wanted and len(found) > 1:
+        raise UsageError(f"{wanted!r} begins the ids of {len(found)} restores")
+    journal = found[-1]
+    by_snapshot: dict[str, list[str]] = {}
+    for name in journal.plan["sources"]:
+        snapshot = str(journal.done.get(f"safety:{name}", {}).get("snapshot", ""))
+        if snapshot:
+            by_snapshot.setdefault(snapshot, []).append(name)
+    if not by_snapshot:
+        raise RefusedError(
+            f"restore {journal.id} replaced nothing: there was no data before it",
+            hint="there is nothing to bring back",
+        )
+    return journal, by_snapshot

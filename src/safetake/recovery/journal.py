@@ -1,0 +1,222 @@
+"""The journal of a restore in place: what was decided and done, durable before it is acted upon.
+
+`<state>/restores/ID/plan.json` says everything that a resume or a rollback needs, so that neither
+the repository nor its password is needed then. `<state>/restores/ID/journal` has one line for each
+step begun and done: a CRC-32 in hexadecimal, a space, JSON. A last line that a power cut tore is no
+line. One restore is open at a time; `<state>/restores/lock` is held while a process works on it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetake.clock import go_time, now_ns
+from safetake.errors import RefusedError, RestoreError
+from safetake.state import write_json
+from safetake.swap import sync_folder
+
+COMMIT, BACK = "commit", "back"
+ENDED = "ended"
+_PLAN, _JOURNAL, _LOCK = "plan.json", "journal", "lock"
+
+
+@dataclass(slots=True)
+class Journal:
+    """One restore's record. Made by `create` or `load`."""
+
+    folder: Path
+    plan: dict[str, Any]
+    begun: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By step: what was recorded when it began."""
+    done: dict[str, dict[str, Any]] = field(default_factory=dict)
+    notes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By source: what its restorer noted."""
+    decision: str = ""
+    """`commit` or `back` once that can not be changed any more."""
+    ended: str = ""
+    """`committed` or `rolled back` once nothing is left to do."""
+    reason: str = ""
+    """Why it was rolled back."""
+
+    @property
+    def id(self) -> str:
+        """16 hexadecimal digits."""
+        return self.folder.name
+
+    def step(self, name: str) -> bool:
+        """Whether a step is done."""
+        return name in self.done
+
+    def begin(self, step: str, **facts: Any) -> None:
+        """Record that a step is about to be done. Raises RestoreError when that is not durable."""
+        self._add({"begin": step, **facts})
+
+    def finish(self, step: str, **facts: Any) -> None:
+        """Record that a step is done. Raises RestoreError."""
+        self._add({"done": step, **facts})
+
+    def forget(self, step: str) -> None:
+        """A step that has to be done again. Raises RestoreError."""
+        self._add({"forget": step})
+
+    def note(self, source: str, key: str, value: Any) -> None:
+        """A durable fact of a source's restorer. Raises RestoreError."""
+        self._add({"note": source, "key": key, "value": value})
+
+    def decide(self, decision: str, reason: str = "") -> None:
+        """From here on there is one way only. Raises RestoreError."""
+        self._add({"decide": decision, "reason": reason})
+
+    def end(self, how: str) -> None:
+        """Nothing is left to do. Raises RestoreError."""
+        self._add({"end": how})
+
+    def _add(self, record: dict[str, Any]) -> None:
+        line = _line({**record, "time": go_time(now_ns())})
+        path = self.folder / _JOURNAL
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.write(fd, line)
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            raise RestoreError(
+                f"the journal {path} cannot be written: {error.strerror}",
+                hint="free space there, then `safetake restore --resume` or `--rollback`",
+            ) from error
+        self._take(record)
+
+    def _take(self, record: dict[str, Any]) -> None:
+        facts = {k: v for k, v in record.items() if k not in ("begin", "done", "time")}
+        if "begin" in record:
+            self.begun[record["begin"]] = facts
+        elif "done" in record:
+            self.done[record["done"]] = facts
+        elif "forget" in record:
+            self.begun.pop(record["forget"], None)
+            self.done.pop(record["forget"], None)
+        elif "note" in record:
+            self.notes.setdefault(record["note"], {})[record["key"]] = record["value"]
+        elif "decide" in record:
+            self.decision, self.reason = record["decide"], record["reason"]
+        elif "end" in record:
+            self.ended = record["end"]
+
+
+def _line(record: dict[str, Any]) -> bytes:
+    text = json.dumps(record, ensure_ascii=True, separators=(",", ":")).encode()
+    return b"%08x %s\n" % (zlib.crc32(text), text)
+
+
+def parse(data: bytes) -> tuple[list[dict[str, Any]], int]:
+    """The records of a journal and the length that they fill; what follows was torn.
+
+    Only the last line can have been torn by a power cut, since each is durable before its step.
+    Raises ValueError when a line before it is broken.
+    """
+    records = []
+    at = 0
+    while (end := data.find(b"\n", at)) >= 0:
+        record = _record(data[at:end])
+        if record is None:
+            if any(_record(line) is not None for line in data[end + 1 :].split(b"\n")):
+                raise ValueError(f"the line at byte {at} is broken")
+            break
+        records.append(record)
+        at = end + 1
+    return records, at
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    crc, _, text = line.partition(b" ")
+    try:
+        if len(crc) != 8 or int(crc, 16) != zlib.crc32(text):
+            return None
+        record = json.loads(text)
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def create(restores: Path, name: str, plan: dict[str, Any]) -> Journal:
+    """Begin a restore: durable when it returns. Raises RestoreError."""
+    folder = restores / name
+    try:
+        folder.mkdir(mode=0o700)
+        write_json(folder / _PLAN, plan)
+        sync_folder(restores)
+    except OSError as error:
+        raise RestoreError(
+            f"the journal {folder} cannot be written: {error.strerror}",
+            hint="nothing was changed; free space there, or set `state` in [restore]",
+        ) from error
+    journal = Journal(folder, plan)
+    journal.begin("restore")
+    return journal
+
+
+def load(folder: Path) -> Journal:
+    """A restore's journal; a torn end is cut off. Raises RestoreError."""
+    try:
+        plan = json.loads((folder / _PLAN).read_text(encoding="utf-8"))
+        path = folder / _JOURNAL
+        data = path.read_bytes() if path.exists() else b""
+        records, length = parse(data)
+        if length < len(data):
+            with path.open("r+b") as file:
+                file.truncate(length)
+                os.fsync(file.fileno())
+    except (OSError, ValueError) as error:
+        raise RestoreError(
+            f"the journal {folder} cannot be read: {error}",
+            hint="the safety snapshot is in the repository (`safetake snapshots`), and data that "
+            "was replaced lies in `.safetake-restore-…` beside the live store",
+        ) from error
+    journal = Journal(folder, plan)
+    for record in records:
+        journal._take(record)
+    return journal
+
+
+def journals(restores: Path) -> list[Journal]:
+    """All restores on record, oldest first. Raises RestoreError."""
+    if not restores.is_dir():
+        return []
+    folders = [entry for entry in restores.iterdir() if (entry / _PLAN).is_file()]
+    found = [load(folder) for folder in folders]
+    return sorted(found, key=lambda journal: str(journal.plan.get("time", "")))
+
+
+def open_restore(restores: Path) -> Journal | None:
+    """The restore that was begun and not ended. Raises RestoreError."""
+    return next((journal for journal in journals(restores) if not journal.ended), None)
+
+
+@contextlib.contextmanager
+def working(restores: Path) -> Iterator[None]:
+    """Hold the lock of the state folder. Raises RefusedError when another process works."""
+    fd = os.open(restores / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            said = os.read(fd, 100).decode(errors="replace").strip()
+            raise RefusedError(
+                f"another restore is at work{f' (process {said})' if said else ''}",
+                hint="wait for it to end, or end that process; the journal says how far it came",
+            ) from None
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, str(os.getpid()).encode(), 0)
+        yield
+    finally:
+        os.close(fd)

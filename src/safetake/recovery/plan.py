@@ -1,0 +1,248 @@
+"""What a restore in place will do, worked out without changing anything.
+
+For each source: how it will be replaced, what will be lost, what comes back, the room that is
+needed; for the whole: the services that stop, the time that it should take against the objective.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetake.errors import DamagedError, RefusedError, UsageError
+from safetake.restore.beside import choose
+from safetake.snapshots import SnapshotInfo, read_manifest
+
+if TYPE_CHECKING:
+    from safetake.config import Config, SourceConfig
+    from safetake.model import RestoreOutline, Restorer
+    from safetake.recovery.journal import Journal
+    from safetake.repository import Repository
+    from safetake.services.base import Service
+
+ORDER = {"redis": 0, "files": 1, "chroma": 2, "sqlite": 3}
+"""What refers to rows is replaced before the rows, so that nothing newer points at a row gone."""
+_ASSUMED_RATE = 60e6
+"""Bytes a second of staging and checking, until a restore on this machine has measured it."""
+_FIXED_S = 5.0
+
+
+@dataclass(slots=True)
+class PlannedSource:
+    """One source of the plan."""
+
+    name: str
+    config: SourceConfig
+    restorer: Restorer
+    entry: dict[str, Any]
+    outline: RestoreOutline
+    options: dict[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Its part of the JSON of `restore --in-place --dry-run`."""
+        outline = self.outline
+        return {
+            "type": self.config.type,
+            "mode": outline.mode,
+            "target": outline.target,
+            "bytes": self.entry.get("bytes", 0),
+            "space": {str(folder): need for folder, need in outline.space.items()},
+            "absent": outline.absent,
+            "damaged": outline.damaged,
+            "losses": [asdict(loss) for loss in outline.losses],
+            "warnings": outline.warnings,
+        }
+
+
+@dataclass(slots=True)
+class PlannedRestore:
+    """A restore in place that could begin."""
+
+    snapshot: SnapshotInfo
+    sources: dict[str, PlannedSource]
+    stop: list[str]
+    """Services that will be stopped, in this order, and started in the reverse."""
+    switch: list[tuple[str, str]] = field(default_factory=list)
+    """(service, source): settings that will name the new data."""
+    gate: list[str] = field(default_factory=list)
+    """Services whose health is waited for."""
+    seconds: float = 0.0
+    measured: bool = False
+    """Whether `seconds` comes from restores on this machine or from an assumed rate."""
+    rto: float | None = None
+    warnings: list[str] = field(default_factory=list)
+    undo_of: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON of `restore --in-place --dry-run`."""
+        return {
+            "snapshot": self.snapshot.id,
+            "sources": {name: source.as_dict() for name, source in self.sources.items()},
+            "stop": self.stop,
+            "switch": [list(pair) for pair in self.switch],
+            "health": self.gate,
+            "expected_seconds": round(self.seconds, 1),
+            "expected_from": "restores on this machine" if self.measured else "an assumed rate",
+            "rto_seconds": self.rto,
+            "warnings": self.warnings,
+        }
+
+
+@dataclass(slots=True)
+class Wishes:
+    """What the user asked for on the command line."""
+
+    mode: str = ""
+    """``, `online` or `beside`."""
+    delete_extra: bool = False
+    paths: tuple[str, ...] = ()
+
+
+def plan_restore(
+    repository: Repository,
+    config: Config,
+    snapshot: SnapshotInfo,
+    names: list[str],
+    wishes: Wishes,
+    history: list[Journal],
+) -> PlannedRestore:
+    """Look at every live store and every trap. Changes nothing.
+
+    Raises UsageError, DamagedError, and RefusedError for whatever stands in the way.
+    """
+    from safetake.services import build as build_service
+    from safetake.sources import restorer
+
+    reader = repository.reader()
+    nodes = choose(reader, snapshot, names)
+    entries = (read_manifest(reader, snapshot) or {"sources": {}})["sources"]
+    services = {name: build_service(name, found) for name, found in config.services.items()}
+    planned: dict[str, PlannedSource] = {}
+    for name in nodes:
+        source = _configured(config, name, entries.get(name), snapshot)
+        options = {
+            "delete_extra": wishes.delete_extra,
+            "paths": list(wishes.paths),
+            "can_stop": wishes.mode != "online"
+            and any(services[s].can_stop for s in _users(config, name)),
+        }
+        made = restorer(name, source)
+        outline = made.outline(entries[name], wishes.mode, options, reader, nodes[name])
+        planned[name] = PlannedSource(name, source, made, entries[name], outline, options)
+    planned = dict(sorted(planned.items(), key=lambda item: ORDER[item[1].config.type]))
+    plan = PlannedRestore(snapshot, planned, *_services(config, planned, services, wishes))
+    plan.seconds, plan.measured = _expected(plan, history)
+    plan.rto = _rto(config, planned)
+    if plan.rto is not None and plan.seconds > plan.rto:
+        plan.warnings.append(
+            f"this will take about {plan.seconds:.0f} s, and the objective is {plan.rto:.0f} s"
+        )
+    _room(plan)
+    return plan
+
+
+def _configured(
+    config: Config, name: str, entry: Mapping[str, Any] | None, snapshot: SnapshotInfo
+) -> SourceConfig:
+    if entry is None:
+        raise UsageError(
+            f"snapshot {snapshot.id[:8]} was not made by safetake: there are no facts to check",
+            hint="restore it with --to, or with restic",
+        )
+    found = config.sources.get(name)
+    if found is None:
+        raise UsageError(
+            f"the configuration has no source {name!r}: where it lives is not known",
+            hint="add it to the configuration, or restore it with --to",
+        )
+    if entry.get("type") not in (found.type, "raw"):
+        raise UsageError(
+            f"source {name!r} is {found.type} in the configuration and "
+            f"{str(entry.get('type'))[:20]} in the snapshot"
+        )
+    tree = entry.get("tree")
+    if not isinstance(tree, str):
+        raise DamagedError(f"snapshot {snapshot.id[:8]}: no tree of {name!r} in its manifest")
+    return found
+
+
+def _users(config: Config, source: str) -> list[str]:
+    return [
+        name
+        for name, service in config.services.items()
+        if not service.uses or source in service.uses
+    ]
+
+
+def _services(
+    config: Config,
+    planned: dict[str, PlannedSource],
+    services: dict[str, Service],
+    wishes: Wishes,
+) -> tuple[list[str], list[tuple[str, str]], list[str]]:
+    stop: dict[str, None] = {}
+    switch: list[tuple[str, str]] = []
+    gate: dict[str, None] = {}
+    for name, source in planned.items():
+        users = _users(config, name)
+        gate.update(dict.fromkeys(s for s in users if config.services[s].health is not None))
+        if source.outline.mode == "offline" and wishes.mode != "online":
+            stop.update(dict.fromkeys(s for s in users if services[s].can_stop))
+        if source.outline.mode == "beside":
+            found = [s for s in users if name in config.services[s].switch]
+            if not found:
+                raise RefusedError(
+                    f"no service has a setting that names the place of {name!r}",
+                    hint=f"add a [services.NAME.switch.{name}] section, or leave --beside out",
+                )
+            switch += [(service, name) for service in found]
+            stop.update(dict.fromkeys(s for s in found if services[s].can_stop))
+    order = [name for name in config.services if name in stop]
+    return order, switch, [name for name in config.services if name in gate]
+
+
+def _expected(plan: PlannedRestore, history: list[Journal]) -> tuple[float, bool]:
+    total = sum(int(source.entry.get("bytes", 0)) for source in plan.sources.values())
+    amount = spent = 0.0
+    for journal in history[-20:]:
+        if journal.ended != "committed":
+            continue
+        amount += float(journal.plan.get("bytes", 0))
+        spent += sum(float(facts.get("seconds", 0)) for facts in journal.done.values())
+    if amount > 0 and spent > 0:
+        fixed = spent / max(1, sum(j.ended == "committed" for j in history[-20:]))
+        return max(min(fixed, _FIXED_S), total * spent / amount), True
+    return _FIXED_S + total / _ASSUMED_RATE, False
+
+
+def _rto(config: Config, planned: dict[str, PlannedSource]) -> float | None:
+    if len(planned) > 1 and (system := config.objectives.get("system")) is not None:
+        return system.rto
+    found = [config.objectives[name].rto for name in planned if name in config.objectives]
+    return max((rto for rto in found if rto is not None), default=None)
+
+
+def _room(plan: PlannedRestore) -> None:
+    """Refuse when a file system has less free space than the restore needs for a while."""
+    needs: dict[int, tuple[Path, int]] = {}
+    for source in plan.sources.values():
+        for folder, need in source.outline.space.items():
+            there = folder
+            while not there.exists() and there != there.parent:
+                there = there.parent
+            device = os.stat(there).st_dev  # noqa: PTH116
+            _, before = needs.get(device, (there, 0))
+            needs[device] = (there, before + need)
+    for folder, need in needs.values():
+        free = shutil.disk_usage(folder).free
+        if free < need:
+            from safetake.wording import size
+
+            raise RefusedError(
+                f"{folder} has {size(free)} free, and the restore needs {size(need)} there",
+                hint="free space first; nothing was changed",
+            )
