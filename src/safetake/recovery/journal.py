@@ -9,6 +9,7 @@ line. One restore is open at a time; `<state>/restores/lock` is held while a pro
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -85,8 +86,7 @@ class Journal:
         try:
             fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                os.write(fd, line)
-                os.fsync(fd)
+                _append(fd, line)
             finally:
                 os.close(fd)
         except OSError as error:
@@ -111,6 +111,18 @@ class Journal:
             self.decision, self.reason = record["decide"], record["reason"]
         elif "end" in record:
             self.ended = record["end"]
+
+
+def _append(fd: int, line: bytes) -> None:
+    """All of the line durably, or nothing of it. Raises OSError."""
+    length = os.fstat(fd).st_size
+    try:
+        if os.write(fd, line) != len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync(fd)
+    except OSError:
+        os.ftruncate(fd, length)
+        raise
 
 
 def _line(record: dict[str, Any]) -> bytes:
