@@ -368,7 +368,11 @@ class Restorer(Protocol):
     def take_over(self, work: RestoreWork, session: Session) -> bool:
         """Online: called when the safety snapshot's cut was just fixed and released. Lock out
         writers from now until `switch` has finished (or `let_go`). False: somebody wrote between,
-        and the cut is taken again. Offline: True."""
+        and the cut is taken again. Offline: True.
+
+        `session` is the source's own, still open, with its cut fixed: it tells whether something
+        was written since (`SqliteSession.moved_on`). A restorer that says False may go on keeping
+        writers out, so that the next cut is certain to hold: do not call `let_go` in between."""
 
     def let_go(self, work: RestoreWork) -> None:
         """Give up what `take_over` locked. Idempotent, never raises."""

@@ -26,6 +26,8 @@ class RawFile:
     path: Path
     fd: int
     users: int
+    writers_held: bool = False
+    """A restore of this process keeps the database's writers out; nobody need lock them out."""
 
 
 _lock = threading.Lock()

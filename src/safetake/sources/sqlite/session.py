@@ -48,6 +48,7 @@ class SqliteSession:
         self._print: dict[str, Any] = {}
         self._state: os.stat_result | None = None
         self._same_as_parent = False
+        self._evidence: tuple[int | bytes, ...] = ()
         self._chunk = 0
         self._total = 0
         self.file: Node | None = None
@@ -94,7 +95,8 @@ class SqliteSession:
     def hold(self, timeout: float) -> Cut:
         self.release()
         writer_lock, raw = self._prepared()
-        live.begin_immediate(writer_lock, self._path, raw, time.monotonic() + timeout)
+        if not raw.writers_held:
+            live.begin_immediate(writer_lock, self._path, raw, time.monotonic() + timeout)
         held = time.monotonic_ns()
         try:
             self.in_hold()
@@ -162,7 +164,26 @@ class SqliteSession:
             rawfile.release(self._raw)
         self._wal = self._writer_lock = self._rollback = self._raw = None
 
+    def moved_on(self) -> bool:
+        """Whether anything was committed since the cut. Certain while the caller of this has
+        writers locked out, for all others it is old news. Raises SourceError.
+        """
+        return self._committed() != self._evidence
+
     # inside the hold
+
+    def _committed(self) -> tuple[int | bytes, ...]:
+        """What no commit leaves as it is.
+
+        In WAL mode SQLite compares the whole header of the log's index for `data_version`; with a
+        rollback journal each commit counts up bytes 24 to 27 of the file.
+        """
+        writer_lock, raw = self._prepared()
+        if self._wal is not None:
+            with live.explained(self._path):
+                return (int(writer_lock.pragma("data_version")),)
+        state = os.fstat(raw.fd)
+        return rawfile.read(raw, 100, 0), state.st_size, state.st_mtime_ns
 
     def _fix(self, writer_lock: apsw.Connection, raw: rawfile.RawFile) -> None:
         """Fix the cut: everything here costs the application's writers."""
@@ -185,9 +206,12 @@ class SqliteSession:
         self._same_as_parent = self._parent_file is not None and unchanged(
             self._parent_print(), self._print
         )
-        with live.explained(self._path):
-            pages = writer_lock.pragma("page_count")
+        pages = header.page_count
+        if self._wal is not None or not raw.writers_held:  # else the lock keeps readers out, too
+            with live.explained(self._path):
+                pages = writer_lock.pragma("page_count")
         self._total = pages * header.page_size
+        self._evidence = self._committed()
         if self._same_as_parent:
             return
         if self._wal is not None:
