@@ -301,7 +301,7 @@ class ServiceConfig(_Section):
     )
     container: str | None = Field(
         default=None,
-        description="with `kubernetes` and a switch: the container, where there are several",
+        description="with `kubernetes`: switch the setting in this container only",
     )
     context: str | None = Field(
         default=None, description="with `kubernetes`: context of the kubeconfig"

@@ -32,6 +32,7 @@ COMMANDS = {
     "check": "Check the repository itself.",
     "restore": "Bring a snapshot back beside the live data.",
     "query": "Ask a database in a snapshot, read-only SQL.",
+    "services": "The applications that use the data: status, check, permissions.",
     "doctor": "Look for problems of the set-up.",
     "key": "Manage the repository's passwords.",
     "unlock": "Remove locks that crashed processes left.",

@@ -1,0 +1,223 @@
+"""The health gate: services are asked until each is well, or until its deadline.
+
+All are asked at once, each again and again on a connection of its own, until it answered well
+`successes` times in a row; what any of them answered is kept and shown. The gate is to be entered
+after the start has returned, when no old process is left that could answer for the new one.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from safetake.errors import ServiceError
+from safetake.services.process import Runner, excerpt, hidden_names
+
+if TYPE_CHECKING:
+    import httpx
+
+    from safetake.config import Config, HealthConfig, ServiceConfig
+
+MAX_BODY = 1 << 16
+MAX_HOPS = 3
+MAX_KEPT = 1000
+"""Observations that are kept of one service: the newest."""
+
+Saw = Callable[[str, str], None]
+"""(service, what it answered); called from any thread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One answer, or why there was none."""
+
+    seconds: float
+    """Since the gate was entered."""
+    ok: bool
+    text: str
+    """The status and the beginning of the answer, without passwords."""
+
+
+@dataclass(slots=True)
+class Health:
+    """What the gate saw of one service."""
+
+    name: str
+    ok: bool = False
+    asked: bool = True
+    """False when the configuration does not say how to ask."""
+    seconds: float = 0.0
+    observations: list[Observation] = field(default_factory=list)
+
+    @property
+    def last(self) -> str:
+        """The newest answer."""
+        return self.observations[-1].text if self.observations else "it was not asked"
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the report of a restore, JSON-able."""
+        return {
+            "name": self.name,
+            "ok": self.ok,
+            "asked": self.asked,
+            "seconds": round(self.seconds, 3),
+            "observations": [
+                {"seconds": round(o.seconds, 3), "ok": o.ok, "text": o.text}
+                for o in self.observations
+            ],
+        }
+
+
+@dataclass(slots=True)
+class Report:
+    """What the gate saw of all."""
+
+    services: list[Health]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every service that can be asked is well."""
+        return all(health.ok or not health.asked for health in self.services)
+
+    def must_be_well(self) -> None:
+        """Raises ServiceError that names each service that is not well, and its last answer."""
+        bad = [health for health in self.services if health.asked and not health.ok]
+        if bad:
+            raise ServiceError(
+                "not well: "
+                + "; ".join(f"{h.name} after {h.seconds:.0f} s ({h.last})" for h in bad),
+                hint="the services' logs say why",
+            )
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the report of a restore, JSON-able."""
+        return {"ok": self.ok, "services": [health.as_dict() for health in self.services]}
+
+
+def gate(
+    services: Mapping[str, ServiceConfig],
+    progress: Saw = lambda name, text: None,
+    *,
+    config: Config | None = None,
+) -> Report:
+    """Ask all services until each is well or its time is up; never raises for a sick one."""
+    name = config.repository.password_env if config is not None else None
+    hidden = hidden_names([name])
+    begun = time.monotonic()
+    ended = threading.Event()
+    found = [Health(name, asked=section.health is not None) for name, section in services.items()]
+    threads = []
+    for health in found:
+        how = services[health.name].health
+        if how is None:
+            continue
+        work = (health, how, Runner(health.name, hidden), begun, ended, progress)
+        threads.append(threading.Thread(target=_watch, args=work, name=f"health {health.name}"))
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        ended.set()  # Ctrl-C: threads end after the question that they are at
+        for thread in threads:
+            if thread.ident is not None:
+                thread.join()
+    return Report(found)
+
+
+def ask(name: str, how: HealthConfig, runner: Runner | None = None) -> Observation:
+    """One question, now."""
+    ok, text = _ask(how, runner or Runner(name, hidden_names()), how.answer_timeout)
+    return Observation(0.0, ok, text)
+
+
+def _watch(
+    health: Health,
+    how: HealthConfig,
+    runner: Runner,
+    begun: float,
+    ended: threading.Event,
+    progress: Saw,
+) -> None:
+    deadline = begun + how.timeout
+    row = 0
+    while not ended.is_set():
+        left = deadline - time.monotonic()
+        ok, text = _ask(how, runner, max(0.01, min(how.answer_timeout, left)))
+        health.seconds = time.monotonic() - begun
+        row = row + 1 if ok else 0
+        health.observations.append(Observation(health.seconds, ok, text))
+        del health.observations[:-MAX_KEPT]
+        progress(health.name, f"{text} ({row} of {how.successes})" if ok else text)
+        if row >= how.successes:
+            health.ok = True
+            return
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return
+        # the last question comes at the deadline, not an interval before it
+        ended.wait(min(how.interval, left))
+
+
+def _ask(how: HealthConfig, runner: Runner, timeout: float) -> tuple[bool, str]:
+    if how.url is not None:
+        return _ask_url(how.url, how.contains, timeout)
+    try:
+        answer = runner.run(how.command, timeout, "its health command")
+    except ServiceError as error:
+        return False, str(error)
+    if answer.code != 0:
+        return False, answer.words
+    if how.contains not in answer.output:
+        return False, f"without {how.contains!r}: {excerpt(answer.output, 200)}"
+    return True, f"exit code 0 {excerpt(answer.output, 200)}".strip()
+
+
+def _ask_url(url: str, contains: str, timeout: float) -> tuple[bool, str]:
+    import httpx
+
+    deadline = time.monotonic() + timeout
+    # no proxy and no password file of the environment: it is our own service that is asked
+    with httpx.Client(trust_env=False, timeout=timeout, headers={"Connection": "close"}) as client:
+        try:
+            return _follow(client, httpx.URL(url), contains, deadline)
+        except TimeoutError:
+            return False, f"no whole answer within {timeout:.1f} s"
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            return False, excerpt(f"{type(error).__name__}: {error}", 200)
+
+
+def _follow(
+    client: httpx.Client, url: httpx.URL, contains: str, deadline: float
+) -> tuple[bool, str]:
+    for _ in range(MAX_HOPS + 1):
+        with client.stream("GET", url) as answer:
+            body = b""
+            for piece in answer.iter_bytes(4096):
+                body += piece
+                if len(body) >= MAX_BODY:
+                    break
+                if time.monotonic() > deadline:
+                    raise TimeoutError
+            text = body[:MAX_BODY].decode("utf-8", "replace")
+            if answer.is_redirect and answer.next_request is not None:
+                there = answer.next_request.url
+                if (there.scheme, there.host, there.port) != (url.scheme, url.host, url.port):
+                    return False, f"{answer.status_code}: redirects to another place, {there.host}"
+                url = there
+                continue
+        said = f"{answer.status_code} {_beginning(text)}".strip()
+        if not answer.is_success:
+            return False, said
+        if contains not in text:
+            return False, f"without {contains!r}: {said}"
+        return True, said
+    return False, f"redirects more than {MAX_HOPS} times"
+
+
+def _beginning(text: str) -> str:
+    return excerpt(text[:2000], 2000)[:200]
