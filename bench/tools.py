@@ -103,7 +103,8 @@ class Safetake(_Restic):
     def __init__(self, data: Path, work: Path, template: Path | None) -> None:
         super().__init__(data, work, template)
         self.config = work / "safetake.toml"
-        self.env = {"SAFETAKE_BENCH_PASSWORD": PASSWORD}
+        self.cache = work / "safetake-cache"
+        self.env = {"SAFETAKE_BENCH_PASSWORD": PASSWORD, "XDG_CACHE_HOME": str(self.cache)}
         self.ids: list[str] = []
 
     def _command(self, *words: str) -> list[str]:
@@ -129,6 +130,7 @@ path = {json.dumps(str(self.data / "queue"))}
 """
         )
         self.ids = []
+        remove(self.cache)
         if self.template is None:
             remove(self.repository)
             run(self._command("init"), env=self.env)
@@ -145,6 +147,10 @@ path = {json.dumps(str(self.data / "queue"))}
 
     def restore(self, number: int, target: Path) -> Run:
         return run(self._command("restore", self.ids[number], "--to", str(target)), env=self.env)
+
+    def close(self) -> None:
+        super().close()
+        remove(self.cache)
 
 
 class Borg:

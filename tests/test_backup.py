@@ -218,6 +218,33 @@ def test_a_prune_between_two_snapshots_of_one_process_is_noticed(
     assert "no errors" in restic(base / "repository", "check", "--read-data")
 
 
+def test_a_snapshot_that_something_was_taken_out_of_is_no_parent(
+    base: Path, repository: Repository
+) -> None:
+    """As `restic rewrite --exclude` does, which leaves the manifest as it was."""
+    (base / "scripts").mkdir()
+    for name in ("kept", "left-out"):
+        (base / "scripts" / name).write_bytes(name.encode())
+    source = files_source("scripts", base / "scripts")
+    found = find_snapshot(repository, snapshot(repository, source).id)
+    reader = repository.reader()
+    with repository.lock(exclusive=False), repository.writer() as writer:
+        nodes = reader.tree(found.tree)
+        for node in nodes:
+            if node.name == "scripts" and node.subtree is not None:
+                entries = reader.tree(node.subtree)
+                node.subtree = writer.save_tree(e for e in entries if e.name == "kept")
+        tree = writer.save_tree(nodes)
+        writer.flush()
+    repository.save_snapshot({**found.document, "tree": tree.hex()})
+    repository.storage.remove("snapshots", found.id)
+    after = find_snapshot(repository, snapshot(repository, source).id)
+    reader = repository.reader()
+    (folder,) = (node for node in reader.tree(after.tree) if node.name == "scripts")
+    assert folder.subtree is not None
+    assert {node.name for node in reader.tree(folder.subtree)} == {"kept", "left-out"}
+
+
 def test_a_snapshot_without_any_change_adds_next_to_nothing(
     base: Path, repository: Repository
 ) -> None:

@@ -20,7 +20,7 @@ import random
 import socket
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -179,6 +179,29 @@ def take_snapshot(
     progress: Progress | None = None,
 ) -> BackupReport:
     """`run_backup` on an open repository (a daemon opens once)."""
+    with snapshot_taken(repository, sources, barrier=barrier, job=job, progress=progress) as report:
+        return report
+
+
+AfterCut = Callable[[dict[str, Session]], bool]
+
+
+@contextlib.contextmanager
+def snapshot_taken(
+    repository: Repository,
+    sources: list[Source],
+    *,
+    barrier: BarrierConfig,
+    job: str = "",
+    tags: Sequence[str] = (),
+    progress: Progress | None = None,
+    after_cut: AfterCut | None = None,
+) -> Iterator[BackupReport]:
+    """A durable snapshot whose sessions stay open while the block runs.
+
+    `after_cut` is called right after the stores were let go; when it says False, or raises, the
+    cut is of no use: it is taken again, or the snapshot fails and nothing of it is visible.
+    """
     report = progress or (lambda what, done, total: None)
     clock = _Phases()
     with contextlib.ExitStack() as stack:
@@ -206,7 +229,7 @@ def take_snapshot(
             writer.drain()
             clock.enter("barrier")
             order = [source.name for source in sorted(sources, key=lambda s: s.hold_rank)]
-            moment = _barrier({name: sessions[name] for name in order}, barrier)
+            moment = _barrier({name: sessions[name] for name in order}, barrier, after_cut)
             clock.enter("capture")
             captured = _all(
                 pool, {name: session.capture for name, session in sessions.items()}, writer
@@ -216,7 +239,7 @@ def take_snapshot(
             found.facts["type"] = types[name]
         clock.enter("commit")
         parent_ids = sorted({str(parent.entry["snapshot"]) for parent in parents.values()})
-        return _commit(repository, writer, captured, moment, job, parent_ids, clock)
+        yield _commit(repository, writer, captured, moment, job, tags, parent_ids, clock)
 
 
 @contextlib.contextmanager
@@ -254,7 +277,9 @@ def _all(
     raise error
 
 
-def _barrier(sessions: dict[str, Session], config: BarrierConfig) -> Barrier:
+def _barrier(
+    sessions: dict[str, Session], config: BarrierConfig, after_cut: AfterCut | None
+) -> Barrier:
     last: BarrierTimeoutError | None = None
     for attempt in range(1, config.attempts + 1):
         gc.disable()  # a collection of the pre-copies' garbage would stretch the hold
@@ -272,7 +297,9 @@ def _barrier(sessions: dict[str, Session], config: BarrierConfig) -> Barrier:
                 sessions[name].release()
                 released[name] = time.monotonic_ns()
             gc.enable()
-        if held_at:
+        if held_at and after_cut is not None and not after_cut(sessions):
+            last = BarrierTimeoutError("somebody wrote right after the cut")
+        elif held_at:
             held = [cut.held_ns for cut in cuts.values()]
             return Barrier(
                 ms=_ms(max(released.values()) - min(held)),
@@ -312,6 +339,9 @@ def _parents(repository: Repository, sources: list[Source]) -> dict[str, Parent]
             entry = (manifest or {}).get("sources", {}).get(name)
             if entry is None or entry.get("type") != kind or name not in nodes:
                 continue
+            subtree = nodes[name].subtree
+            if subtree is None or entry.get("tree") != subtree.hex():
+                continue  # `restic rewrite` left something out: the manifest is not about this tree
             entry["snapshot"] = snapshot.id
             found[name] = Parent(entry, nodes[name], reader)
     return found
@@ -323,6 +353,7 @@ def _commit(
     captured: dict[str, Captured],
     moment: Barrier,
     job: str,
+    tags: Sequence[str],
     parents: list[str],
     clock: _Phases,
 ) -> BackupReport:
@@ -361,7 +392,8 @@ def _commit(
         "sources": entries,
     }
     meta = _meta(writer, manifest)
-    root = writer.save_tree([*(found.node for found in captured.values()), meta])
+    nodes = [found.node for found in captured.values()]
+    root = writer.save_tree([*nodes, meta])
     writer.flush()
     document: dict[str, Any] = {
         "time": go_time(moment.time_ns),
@@ -372,10 +404,11 @@ def _commit(
         "username": user_name(),
         "uid": os.getuid(),
         "gid": os.getgid(),
-        "tags": ["safetake", *([f"job={job}"] if job else [])],
+        "tags": ["safetake", *([f"job={job}"] if job else []), *tags],
         "program_version": f"safetake {__version__}",
     }
     snapshot = repository.save_snapshot(document)
+    repository.remember(node.subtree for node in nodes if node.subtree is not None)
     clock.enter("")
     return BackupReport(
         id=snapshot,
@@ -446,5 +479,6 @@ __all__ = [
     "SnapshotInfo",
     "chosen_sources",
     "run_backup",
+    "snapshot_taken",
     "take_snapshot",
 ]

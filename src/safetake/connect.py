@@ -33,6 +33,11 @@ def open_repository(config: Config) -> Repository:
     """
     from safetake.password import read_password
     from safetake.repository import Repository
+    from safetake.repository.cache import IndexCache, cache_folder
 
     storage = open_storage(config.repository)
-    return Repository.open(storage, read_password(config.repository))
+    repository = Repository.open(storage, read_password(config.repository))
+    folder = cache_folder()
+    if folder is not None and repository.id.isalnum():  # it names a folder
+        repository.cache = IndexCache(folder, repository.id, repository.key)
+    return repository

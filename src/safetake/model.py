@@ -91,6 +91,14 @@ class Writer(Protocol):
     def has(self, ids: Iterable[BlobId]) -> bool:
         """Whether every data blob is in the repository already (to reuse a parent's content)."""
 
+    def whole(self, tree_id: BlobId) -> bool:
+        """Whether a directory and all below it are in the repository: it can be taken over as it
+        is.
+
+        Costs a walk through its directories, or nothing when the answer is known from before.
+        Raises DamagedError when one of them cannot be read.
+        """
+
 
 class Reader(Protocol):
     """Where stored bytes are taken back. Safe to use from several threads."""
@@ -108,13 +116,6 @@ class Reader(Protocol):
         """(subtrees, data blobs) that a directory names, without decoding its entries.
 
         Raises DamagedError.
-        """
-
-    def whole(self, tree_id: BlobId) -> bool:
-        """Whether every blob below a directory is stored: it can be taken over as it is.
-
-        Costs a walk through its directories, or nothing when the answer is known from before.
-        Raises DamagedError when one of them cannot be read.
         """
 
 

@@ -116,6 +116,10 @@ class MemoryRepository:
         with self._lock:
             return all(blob_id in self.lengths for blob_id in ids)
 
+    def whole(self, tree_id: BlobId) -> bool:
+        subtrees, content = self.references(tree_id)
+        return self.has(content) and all(map(self.whole, subtrees))
+
     # Reader
 
     def blob(self, blob_id: BlobId) -> bytes:

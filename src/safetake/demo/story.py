@@ -88,7 +88,10 @@ class _Story:
         self._data, self._restored = folder / "data", folder / "restored"
         self._logs, self._journal = folder / "logs", folder / "journal.jsonl"
         self._logs.mkdir()
-        self._processes = Processes(self._logs, {"PYTHONPATH": sample_application()})
+        self._processes = Processes(
+            self._logs,
+            {"PYTHONPATH": sample_application(), "XDG_CACHE_HOME": str(folder / "cache")},
+        )
         self._report = DemoReport()
 
     def run(self) -> DemoReport:

@@ -18,8 +18,8 @@ def save_unpacked(storage: Storage, key: MasterKey, kind: Kind, plain: bytes) ->
     return name
 
 
-def load_unpacked(storage: Storage, key: MasterKey, kind: Kind, name: str) -> bytes:
-    """The JSON of a document. Raises FileNotFoundError, DamagedError naming the file."""
+def load_sealed(storage: Storage, kind: Kind, name: str) -> bytes:
+    """The sealed bytes that a name stands for. Raises FileNotFoundError, DamagedError."""
     what = f"{kind}/{name}"
     sealed = storage.get(kind, name)
     if hashlib.sha256(sealed).hexdigest() != name:
@@ -35,4 +35,10 @@ def load_unpacked(storage: Storage, key: MasterKey, kind: Kind, name: str) -> by
                 "bring this file back from a copy of the repository, then run `safetake check`",
             ),
         )
-    return decode_unpacked(Sealer(key).unseal(sealed, what), what)
+    return sealed
+
+
+def load_unpacked(storage: Storage, key: MasterKey, kind: Kind, name: str) -> bytes:
+    """The JSON of a document. Raises FileNotFoundError, DamagedError naming the file."""
+    what = f"{kind}/{name}"
+    return decode_unpacked(Sealer(key).unseal(load_sealed(storage, kind, name), what), what)

@@ -1,8 +1,9 @@
 """Which blob is in which pack, in memory as one sorted table of 49 bytes a blob.
 
 A dict of the same content takes six times as much: 49 bytes keep the index of a terabyte in 64 KiB
-blobs under 800 MB, and that of 100 GB under 80 MB. Blobs of this run are in a small dict on top
-until they are merged. Lookups are a bisection within a bucket of the id's first two bytes.
+blobs under 800 MB, and that of 100 GB under 80 MB. New blobs are in a small dict on top until they
+are merged. Lookups are a bisection within a bucket of the id's first two bytes. `dump` and
+`restore` give and take the table as bytes, for `cache`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ _SIZE = _RECORD.size
 _VALUE = struct.Struct("<IIIIB")
 MAX_ENTRIES = 50_000
 """Blobs in one index file (restic's own bound)."""
+_FEW = 4096
+"""So many blobs stay in the dict (400 bytes each): sorting a table costs a second per million."""
+_BUCKETS = 65537
 
 
 def encode_index(packs: Iterable[tuple[str, list[Entry]]], supersedes: list[str]) -> bytes:
@@ -56,9 +60,13 @@ class Index:
         self._packs: list[str] = []
         self._numbers: dict[str, int] = {}
         self._loading: list[bytes] = []
-        self._sorted = (b"", array("Q", [0]) * 65537)
+        self._sorted = (b"", array("Q", [0]) * _BUCKETS)
         self._recent: dict[bytes, list[tuple[int, int, int, int, bool]]] = {}
         self._lock = threading.Lock()
+        self.files: set[str] = set()
+        """Names of the index files that are in it."""
+        self.whole: dict[bytes, None] = {}
+        """Trees of which everything below is known to be in it; the newest last."""
 
     def __len__(self) -> int:
         recent = sum(len(entries) for entries in self._recent.values())
@@ -100,18 +108,28 @@ class Index:
                         )
                     )
             self._loading.extend(records)
+            self.files.add(name)
         except (ValueError, LookupError, TypeError, AttributeError, struct.error) as error:
             raise DamagedError(f"{what} is damaged: not an index ({error})") from error
         except RecursionError as error:
             raise DamagedError(f"{what} is damaged: nested too deeply") from error
 
     def freeze(self) -> None:
-        """Sort what was loaded; call once after the last `load`."""
+        """Make what was loaded searchable; call after the last `load`."""
         records, self._loading = self._loading, []
-        self._sort(records)
+        if len(records) > _FEW or not self._sorted[0]:
+            self._sort(records)
+            return
+        for record in records:
+            number, offset, length, plain, tree = _VALUE.unpack_from(record, 32)
+            place = (number, offset, length, plain, bool(tree))
+            self._recent.setdefault(record[:32], []).append(place)
 
-    def merge(self) -> None:
-        """Move the blobs of this run from the dict (400 bytes each) into the table (49 bytes)."""
+    def merge(self, few: int = _FEW) -> None:
+        """Move the blobs in the dict (400 bytes each) into the table (49 bytes), if they are more
+        than `few`."""
+        if len(self._recent) <= few:
+            return
         with self._lock:
             recent = dict(self._recent)
             records = [
@@ -139,6 +157,25 @@ class Index:
             append(len(records))
             filled += 1
         self._sorted = (b"".join(records), buckets)
+
+    def dump(self) -> tuple[bytes, bytes, bytes]:
+        """(names of the packs, buckets, table) as bytes: all of it, for `restore`."""
+        self.merge(0)
+        table, buckets = self._sorted
+        return bytes.fromhex("".join(self._packs)), buckets.tobytes(), table
+
+    @staticmethod
+    def restore(packs: bytes, buckets: bytes, table: bytes) -> Index:
+        """What `dump` gave. Raises ValueError for lengths that no `dump` has."""
+        index = Index()
+        index._packs = [packs[at : at + 32].hex() for at in range(0, len(packs), 32)]
+        index._numbers = {pack: number for number, pack in enumerate(index._packs)}
+        places = array("Q")
+        places.frombytes(buckets)
+        if len(packs) % 32 or len(places) != _BUCKETS or places[-1] * _SIZE != len(table):
+            raise ValueError("not a dumped index")
+        index._sorted = (table, places)
+        return index
 
     def _number(self, pack: str) -> int:
         number = self._numbers.get(pack)

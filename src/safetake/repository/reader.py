@@ -117,6 +117,23 @@ class RepositoryReader:
         """(subtrees, data blobs) of a directory: a tenth of the work of `tree`."""
         return tree_references(self._load(tree_id, tree=True))
 
+    def whole(self, tree_id: BlobId) -> bool:
+        """Whether everything below a directory is in the index; what was found once is kept."""
+        known, index = self._index.whole, self._index
+        walked: dict[BlobId, None] = {}
+        waiting = [tree_id]
+        while waiting:
+            tree = waiting.pop()
+            if tree in known or tree in walked:
+                continue
+            subtrees, content = self.references(tree)
+            if not all(index.has(blob_id, False) for blob_id in content):
+                return False
+            walked[tree] = None
+            waiting += subtrees
+        known.update(walked)
+        return True
+
     def stream(
         self,
         ids: Iterable[BlobId],

@@ -12,14 +12,16 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
 from safetake.errors import DamagedError, RepositoryMissingError, SafetakeError
+from safetake.model import BlobId
+from safetake.repository.cache import IndexCache
 from safetake.repository.crypto import MasterKey, Sealer
 from safetake.repository.digests import Digests
-from safetake.repository.documents import load_unpacked, save_unpacked
+from safetake.repository.documents import load_sealed, load_unpacked, save_unpacked
 from safetake.repository.index import Index
 from safetake.repository.keys import Keys, find_key, seal_key
 from safetake.repository.locks import Locks
@@ -41,6 +43,8 @@ class Repository:
         self.version = int(config["version"])
         self.locks = Locks(storage, key)
         self.keys = Keys(storage, key, key_id, lambda: self.lock(exclusive=True))
+        self.cache: IndexCache | None = None
+        """Where this machine keeps the index between two runs; none unless it is set."""
         self._index: Index | None = None
         self._digests: Digests | None = None
         self._loading = threading.Lock()
@@ -126,13 +130,35 @@ class Repository:
     def index(self) -> Index:
         """All blobs; loaded at the first use. Raises DamagedError."""
         if self._index is None:
-            index = Index()
-            for name in self.index_names():
-                with contextlib.suppress(FileNotFoundError):  # replaced since the listing
-                    index.load(name, load_unpacked(self.storage, self.key, "index", name))
+            names = self.index_names()
+            index = self._kept_index(names) or Index()
+            for name in names:
+                if name not in index.files:
+                    with contextlib.suppress(FileNotFoundError):  # replaced since the listing
+                        index.load(name, load_unpacked(self.storage, self.key, "index", name))
             index.freeze()
             self._index = index
         return self._index
+
+    def _kept_index(self, names: list[str]) -> Index | None:
+        """The index of the last run, if the files that it was made of are all there and whole."""
+        index = self.cache.load(names) if self.cache is not None else None
+        if index is None:
+            return None
+        try:
+            for name in index.files:
+                load_sealed(self.storage, "index", name)
+        except FileNotFoundError:
+            return None  # replaced since the listing
+        return index
+
+    def remember(self, trees: Iterable[BlobId]) -> None:
+        """Keep the index and what is known of `trees` for the next run on this machine.
+
+        Call when everything is durable. Never fails.
+        """
+        if self.cache is not None and self._index is not None:
+            self.cache.save(self._index, trees)
 
     @property
     def digests(self) -> Digests:

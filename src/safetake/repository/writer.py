@@ -236,8 +236,11 @@ class RepositoryWriter:
     def save_tree(self, nodes: Iterable[Node]) -> BlobId:
         """Store a directory."""
         self._raise()
+        nodes = list(nodes)
         blob = encode_tree(nodes)
         tree_id = hashlib.sha256(blob).digest()
+        if self._all_below(nodes):
+            self._index.whole[tree_id] = None
         if self._index.has(tree_id, True):
             return tree_id
         with self._tree_lock:
@@ -256,10 +259,24 @@ class RepositoryWriter:
             self.stats.new_bytes += len(blob)
         return tree_id
 
+    def _all_below(self, nodes: Iterable[Node]) -> bool:
+        """Whether all that the entries name is stored, or will be by this writer's `flush`."""
+        whole = self._index.whole
+        return all(
+            (node.subtree is None or node.subtree in whole) and self.has(node.content or ())
+            for node in nodes
+        )
+
     def has(self, ids: Iterable[BlobId]) -> bool:
         """Whether every data blob is stored (or is being stored by this writer)."""
         index, new = self._index, self._new
         return all((blob_id, False) in new or index.has(blob_id, False) for blob_id in ids)
+
+    def whole(self, tree_id: BlobId) -> bool:
+        """Whether a directory and all below it are stored. Raises DamagedError."""
+        if tree_id in self._index.whole:
+            return True
+        return self._repository.reader(trust_digests=False).whole(tree_id)
 
     # the work
 
@@ -380,7 +397,8 @@ class RepositoryWriter:
         packs, self._unindexed = self._unindexed, []
         if not packs:
             return
-        save_unpacked(self._storage, self._key, "index", encode_index(packs, []))
+        name = save_unpacked(self._storage, self._key, "index", encode_index(packs, []))
+        self._index.files.add(name)
         self._index.merge()
         digests = self._repository.loaded_digests
         if digests is not None:

@@ -26,6 +26,8 @@ BUSY_SECONDS = 5.0
 class ChromaDatabase(SqliteSession):
     """The SQLite part of a Chroma folder; `held` is asked inside the hold and may refuse it."""
 
+    part = True
+
     def __init__(
         self, name: str, path: Path, context: CaptureContext, held: Callable[[], None]
     ) -> None:

@@ -44,7 +44,7 @@ class ParentSegments:
             if not (isinstance(key, list) and len(key) == 4 and all(type(n) is int for n in key)):
                 continue
             node = children.get(name) or children.get(name + PARTS_SUFFIX)
-            if node is not None and self._there(node):
+            if node is not None:
                 state = os.stat_result(
                     (node.mode, key[0], 0, 0, node.uid, node.gid, key[1], 0, 0, 0)
                 )
@@ -64,6 +64,8 @@ class ParentSegments:
         if parent is None or parent.node.subtree is None:
             return {}
         try:
+            if not self._context.writer.whole(parent.node.subtree):
+                return {}
             if self._folders is None:
                 tree = parent.reader.tree(parent.node.subtree)
                 self._folders = {node.name: node for node in tree}
@@ -73,21 +75,6 @@ class ParentSegments:
             return {node.name: node for node in parent.reader.tree(folder.subtree)}
         except SafetakeError:
             return {}  # this run stores everything anew
-
-    def _there(self, node: Node) -> bool:
-        """Whether all of a file, or of a folder of parts, is still in the repository."""
-        parent, writer = self._context.parent, self._context.writer
-        if node.content is not None:
-            return writer.has(node.content)
-        if parent is None or node.subtree is None:
-            return False
-        try:
-            parts = parent.reader.tree(node.subtree)
-        except SafetakeError:
-            return False
-        if not all(part.content is not None and writer.has(part.content) for part in parts):
-            return False
-        return writer.save_tree(parts) == node.subtree
 
 
 def _dict(value: Mapping[str, Any], key: str) -> dict[str, Any]:

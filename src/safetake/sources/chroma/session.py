@@ -100,13 +100,14 @@ class ChromaSession:
         self._database.release()
 
     def capture(self) -> Captured:
-        database = self._database.capture()
-        if self._database.file is None:
-            raise ValueError("capture() before hold()")
-        children = [self._database.file]
+        database = self._database.take()
+        file = database.file or self._database.parent_file
+        if file is None:
+            raise ValueError("a database that is neither new nor the parent's")
+        children = [file]
         facts: dict[str, Any] = dict(database.facts)
         chroma = facts.pop("chroma")
-        total, unread = database.bytes, list(database.unread)
+        total, unread = database.bytes, list[str]()
         described: dict[str, Any] = {}
         prints: dict[str, Any] = {}
         for segment in self._segments:

@@ -6,7 +6,7 @@ import base64
 from dataclasses import dataclass
 
 from safetake.errors import DamagedError
-from safetake.model import BlobId, CaptureContext
+from safetake.model import CaptureContext
 from safetake.sources.files import walk
 from safetake.sources.files.content import CHUNKER
 from safetake.sources.files.facts import Totals
@@ -45,7 +45,8 @@ def base_of(context: CaptureContext) -> tuple[Base | None, str]:
     if totals is None or not isinstance(text, str):
         return entries_only, ""
     try:
-        if not _all_stored(context, parent.node.subtree):
+        # what is taken over as a whole is never looked at again
+        if not context.writer.whole(parent.node.subtree):
             return entries_only, "blobs of the snapshot before are missing: files were read again"
     except DamagedError as error:
         return None, f"the snapshot before is damaged, everything was read again: {error}"
@@ -62,15 +63,3 @@ def _flats(text: str) -> list[bytes]:
     data = base64.b64decode(text)
     step = walk.FLAT_BYTES
     return [data[at : at + step] for at in range(0, len(data), step)]
-
-
-def _all_stored(context: CaptureContext, root: BlobId) -> bool:
-    """Whether every blob of the parent is there: what is taken over is never looked at again."""
-    assert context.parent is not None
-    trees = [root]
-    while trees:
-        subtrees, content = context.parent.reader.references(trees.pop())
-        trees += subtrees
-        if not context.writer.has(content):
-            return False
-    return True

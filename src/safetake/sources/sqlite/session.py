@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import apsw
@@ -31,8 +32,25 @@ from safetake.sources.sqlite.vfs import open_snapshot
 from safetake.sources.sqlite.walcut import WalCut, wal_position
 
 
+@dataclass(slots=True)
+class Taken:
+    """A database at the cut."""
+
+    file: Node | None
+    """None when it is the parent's, unchanged"""
+    state: os.stat_result
+    bytes: int
+    facts: dict[str, Any]
+    fingerprint: dict[str, Any]
+    method: str
+    notes: list[str]
+
+
 class SqliteSession:
     """`model.Session` for a database. Not safe for use by two threads at once."""
+
+    part = False
+    """whether the file stands in a directory that somebody else makes (Chroma)"""
 
     def __init__(self, name: str, config: SqliteConfig, context: CaptureContext) -> None:
         self._name = name
@@ -43,7 +61,9 @@ class SqliteSession:
         self._writer_lock: apsw.Connection | None = None
         self._wal: WalCut | None = None
         self._rollback: RollbackCopy | None = None
-        self._parent_file: Node | None = None
+        self._parent_serves = False
+        self.parent_file: Node | None = None
+        """the parent's file, where it may be needed"""
         self._before: dict[str, Any] = {}
         self._print: dict[str, Any] = {}
         self._state: os.stat_result | None = None
@@ -51,8 +71,6 @@ class SqliteSession:
         self._evidence: tuple[int | bytes, ...] = ()
         self._chunk = 0
         self._total = 0
-        self.file: Node | None = None
-        """the database's node, after `capture`"""
 
     # for sources that have a database in them (Chroma)
 
@@ -77,7 +95,7 @@ class SqliteSession:
         header = self._header()
         self._total = pages * header.page_size
         self._chunk = chunk_bytes(self._total, header.page_size, self._parent_chunk())
-        self._parent_file = self._find_parent_file()
+        self._parent_serves = self._has_parent(with_file=self.part or not header.wal)
         if header.wal:
             self._wal = WalCut(
                 self._path, self._raw, header, timeout, self._context.scratch, self._chunk
@@ -87,8 +105,8 @@ class SqliteSession:
             self._raw, self._chunk, self._context.writer, self._context.scratch
         )
         self._before = fingerprint(os.fstat(self._raw.fd), header, None)
-        if self._parent_file is not None and unchanged(self._parent_print(), self._before):
-            self._rollback.assume(self._parent_file.content or [], self._total)
+        if self.parent_file is not None and unchanged(self._parent_print(), self._before):
+            self._rollback.assume(self.parent_file.content or [], self._total)
         else:
             self._rollback.copy(self._total, self._progress)
 
@@ -115,11 +133,27 @@ class SqliteSession:
                 self._writer_lock = None
 
     def capture(self) -> Captured:
+        taken = self.take()
+        if taken.file is not None:
+            subtree = self._context.writer.save_tree([taken.file])
+        else:
+            subtree = self._parent_tree()
+        return Captured(
+            node=source_node(self._name, taken.state, subtree),
+            bytes=taken.bytes,
+            facts=taken.facts,
+            fingerprint=taken.fingerprint,
+            method=taken.method,
+            notes=taken.notes,
+        )
+
+    def take(self) -> Taken:
+        """`capture` without a directory around the file."""
         raw = self._raw
         if raw is None or self._state is None:
             raise ValueError("capture() comes after hold()")
-        if self._same_as_parent and self._parent_file is not None:
-            content = list(self._parent_file.content or [])
+        content: list[BlobId] | None = None
+        if self._same_as_parent:
             found = dict(self._parent_entry()["facts"])
             method = "unchanged since the parent snapshot, not read"
         elif self._wal is not None:
@@ -138,19 +172,13 @@ class SqliteSession:
             "page_size": self._print["page_size"],
             "page_count": self._total // self._print["page_size"],
             "journal_mode": self._print["mode"],
-            "content": content_digest(content),
             "chunk": self._chunk,
         }
-        self.file = database_node(self._path.name, self._state, self._total, content)
-        subtree = self._context.writer.save_tree([self.file])
-        return Captured(
-            node=source_node(self._name, self._state, subtree),
-            bytes=self._total,
-            facts=found,
-            fingerprint=self._print,
-            method=method,
-            notes=_notes(found),
-        )
+        file = None
+        if content is not None:
+            found["content"] = content_digest(content)
+            file = database_node(self._path.name, self._state, self._total, content)
+        return Taken(file, self._state, self._total, found, self._print, method, _notes(found))
 
     def close(self) -> None:
         self.release()
@@ -203,9 +231,7 @@ class SqliteSession:
         self._state = state
         position = wal_position(self._path, self._wal.probe) if self._wal is not None else None
         self._print = fingerprint(state, header, position)
-        self._same_as_parent = self._parent_file is not None and unchanged(
-            self._parent_print(), self._print
-        )
+        self._same_as_parent = self._parent_serves and unchanged(self._parent_print(), self._print)
         pages = header.page_count
         if self._wal is not None or not raw.writers_held:  # else the lock keeps readers out, too
             with live.explained(self._path):
@@ -274,22 +300,29 @@ class SqliteSession:
         chunk = self._parent_entry().get("facts", {}).get("chunk")
         return chunk if isinstance(chunk, int) else None
 
-    def _find_parent_file(self) -> Node | None:
-        """The parent's file node when its content can stand in for an unchanged database."""
+    def _has_parent(self, *, with_file: bool) -> bool:
+        """Whether the parent's file can stand in for an unchanged database; keeps it if asked."""
         parent = self._context.parent
         if parent is None or parent.node.subtree is None or not settled(self._parent_print()):
-            return None
-        if self._parent_chunk() != self._chunk:
-            return None
+            return False
+        found = self._parent_entry()["facts"]
+        if self._parent_chunk() != self._chunk or found.get("file") != self._path.name:
+            return False
         try:
-            nodes = parent.reader.tree(parent.node.subtree)
+            if not self._context.writer.whole(parent.node.subtree) or "content" not in found:
+                return False
+            for node in parent.reader.tree(parent.node.subtree) if with_file else ():
+                if node.name == self._path.name and node.content:
+                    self.parent_file = node
         except SafetakeError:
-            return None  # a damaged parent is no reason to fail: this run stores everything anew
-        name = self._parent_entry()["facts"].get("file")
-        for node in nodes:
-            if node.name == name and node.content and self._context.writer.has(node.content):
-                return node
-        return None
+            return False  # a damaged parent is no reason to fail: this run stores everything anew
+        return self.parent_file is not None or not with_file
+
+    def _parent_tree(self) -> BlobId:
+        parent = self._context.parent
+        if parent is None or parent.node.subtree is None:
+            raise ValueError("there is no parent")
+        return parent.node.subtree
 
 
 @contextmanager
