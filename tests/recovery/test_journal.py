@@ -126,7 +126,8 @@ def test_the_open_one_is_found_until_it_has_ended(restores: Path) -> None:
     assert open_restore(restores) is None
     second = begun(restores, "02" * 8)
     found = open_restore(restores)
-    assert found is not None and found.id == second.id
+    assert found is not None
+    assert found.id == second.id
     assert [journal.id for journal in journals(restores)] == [first.id, second.id]
 
 

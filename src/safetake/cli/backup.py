@@ -36,12 +36,13 @@ def command(settings: Settings, names: tuple[str, ...]) -> int:
     Of all sources, of those of one job, or of the sources named. Exit code 3: the snapshot was
     taken, but something could not be read and is named.
     """
-    from safetake.backup import run_backup
+    from safetake.backup import chosen_sources, run_backup
     from safetake.cli import output
     from safetake.cli.progress import Progress
 
     config = settings.load()
     sources, job = select(config, names)
+    refuse_half_restored(config, chosen_sources(config, sources, job))
     with Progress(settings.quiet) as progress:
         report = run_backup(config, sources=sources, job=job, progress=progress)
     found = report.as_dict()
@@ -52,6 +53,29 @@ def command(settings: Settings, names: tuple[str, ...]) -> int:
             show(found)
         complain(found)
     return report.exit_code
+
+
+def refuse_half_restored(config: Config, sources: list[str]) -> None:
+    """Between an interrupted restore and its end a store is neither old nor new.
+
+    Raises RefusedError.
+    """
+    from safetake.errors import RefusedError
+    from safetake.state import state_folder
+
+    restores = state_folder(config.restore.state, "restores", create=False)
+    if not restores.is_dir():
+        return
+    from safetake.recovery.journal import open_restore
+
+    journal = open_restore(restores)
+    touched = [name for name in sources if journal is not None and name in journal.plan["sources"]]
+    if journal is not None and touched:
+        raise RefusedError(
+            f"the restore {journal.id} of {', '.join(touched)} is not ended: a snapshot now could "
+            "hold half of it",
+            hint="`safetake restore --resume` or `safetake restore --rollback` first",
+        )
 
 
 def show(found: dict[str, Any]) -> None:

@@ -83,6 +83,8 @@ def examine(settings: Settings) -> list[Finding]:
     found += space(config)
     for name in config.sources:
         found += source(config, name)
+    found += restores(config)
+    found += services(config)
     return found + tools(config)
 
 
@@ -108,6 +110,37 @@ def password(config: Config) -> list[Finding]:
         return Finding("password", "ok", f"from {describe(config.repository)}")
 
     return _tried("password", look)
+
+
+def restores(config: Config) -> list[Finding]:
+    """Nothing half-way."""
+    from safetake.recovery.journal import open_restore
+    from safetake.state import state_folder
+
+    def look() -> list[Finding]:
+        journal = open_restore(state_folder(config.restore.state, "restores", create=False))
+        if journal is None:
+            return []
+        names = ", ".join(journal.plan["sources"])
+        text = f"{journal.id} of {names} was begun {journal.plan['time'][:19]} and not ended"
+        hint = "safetake restore --resume, or --rollback"
+        return [Finding("restore", "problem", text, hint)]
+
+    return _tried("restore", look)
+
+
+def services(config: Config) -> list[Finding]:
+    """What a restore would need of each."""
+    from safetake.services import build_all
+
+    found = []
+    for name, service in build_all(config).items():
+        problems = service.problems()
+        what = f"service {name}"
+        found += [Finding(what, "problem", text, hint) for text, hint in problems]
+        if not problems:
+            found.append(Finding(what, "ok", service.describe()))
+    return found
 
 
 def repository(config: Config) -> list[Finding]:

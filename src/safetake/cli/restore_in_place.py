@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import TYPE_CHECKING
 
@@ -183,20 +184,15 @@ def end(settings: Settings, *, resume: bool) -> int:
     from safetake.snapshots import find_snapshot
 
     config = settings.load()
-    opened: list[Repository] = []
+    with contextlib.ExitStack() as stack:
+        progress = stack.enter_context(Progress(settings.quiet))
+        telling = _telling(settings, progress)
 
-    def opening(snapshot: str) -> tuple[Repository, SnapshotInfo]:
-        repository = settings.open(config)
-        opened.append(repository)
-        return repository, find_snapshot(repository, snapshot)
+        def opening(snapshot: str) -> tuple[Repository, SnapshotInfo]:
+            repository = stack.enter_context(settings.open(config))
+            return repository, find_snapshot(repository, snapshot)
 
-    try:
-        with Progress(settings.quiet) as progress:
-            telling = _telling(settings, progress)
-            outcome = go_on(config, opening, telling) if resume else roll_back(config, telling)
-    finally:
-        for repository in opened:
-            repository.close()
+        outcome = go_on(config, opening, telling) if resume else roll_back(config, telling)
     return _done(settings, outcome)
 
 

@@ -146,7 +146,7 @@ class Engine:
     def __init__(
         self, config: Config, journal: Journal, *, say: Say, progress: Progress | None = None
     ) -> None:
-        from safetake.services import build as build_service
+        from safetake.services import build_all
         from safetake.sources import restorer
 
         self._config = config
@@ -168,7 +168,6 @@ class Engine:
             )
         used = {*journal.plan["stop"], *journal.plan["gate"]}
         used |= {service for service, _ in journal.plan["switch"]}
-        self._services: dict[str, Service] = {}
         for name in used:
             if name not in config.services:
                 raise RefusedError(
@@ -176,7 +175,7 @@ class Engine:
                     "and the configuration has none of that name",
                     hint="use the configuration that the restore was begun with",
                 )
-            self._services[name] = build_service(name, config.services[name])
+        self._services: dict[str, Service] = build_all(config)
 
     def _work(self, name: str, told: dict[str, Any]) -> RestoreWork:
         folder = Path(told["work"])
@@ -413,8 +412,9 @@ class Engine:
             step = f"{word}:{name}"
             if begun is None or self._journal.step(step):
                 continue
+            state = begun["service"] if word != "start" else _to_run(begun["service"])
             with self._step(step, self._services[name].describe()):
-                self._services[name].start(begun["service"])
+                self._services[name].start(state)
 
     def _set(self) -> None:
         """Point the services at data that has a new name."""
@@ -424,12 +424,16 @@ class Engine:
                 continue
             begun = self._journal.begun.get(step)
             old = begun["old"] if begun is not None else self._services[service].current(source)
-            path = str(self._ones[source].work.notes["new_path"])
-            value = self._config.services[service].switch[source].value.replace("{path}", path)
+            path = Path(self._ones[source].work.notes["new_path"])
             self._say(step, f"to {path}")
             self._journal.begin(step, old=old)
-            self._services[service].switch(source, value)
+            self._services[service].switch(source, self._services[service].value(source, path))
+            if service not in self._journal.plan["stop"]:
+                self._services[service].restart()
             self._journal.finish(step)
+            self._warnings.append(
+                f"the configuration still names the old file of {source!r}: set its path to {path}"
+            )
 
     def _health(self) -> None:
         from safetake.services.health import gate
@@ -441,9 +445,10 @@ class Engine:
             report = gate(
                 {name: self._config.services[name] for name in names},
                 lambda name, text: self._say(f"health:{name}", text),
+                config=self._config,
             )
-            facts["services"] = report.as_dict()
-            report.require()
+            report.must_be_well()
+            facts["services"] = {health.name: health.last for health in report.services}
 
     # ------------------------------------------------------------------------ back, and the end
 
@@ -467,12 +472,15 @@ class Engine:
                 step = f"back-stop:{name}"
                 if f"start:{name}" in journal.begun and not journal.step(step):
                     with self._step(step, self._services[name].describe()):
-                        self._services[name].stop(journal.begun[f"stop:{name}"]["service"])
+                        state = _to_run(journal.begun[f"stop:{name}"]["service"])
+                        self._services[name].stop(state)
         for service, source in reversed(journal.plan["switch"]):
             begun, step = journal.begun.get(f"set:{service}:{source}"), f"unset:{service}:{source}"
             if begun is not None and not journal.step(step):
                 with self._step(step, "back to the old setting"):
                     self._services[service].switch(source, begun["old"])
+                    if service not in journal.plan["stop"]:
+                        self._services[service].restart()
         for one in reversed(switched):
             if not journal.step(f"back:{one.name}"):
                 with self._step(f"back:{one.name}", "the data from before"):
@@ -550,6 +558,12 @@ def _remove(folder: Path) -> None:
             f"cannot remove {error.filename or folder}: {error.strerror}",
             hint="remove it, then `safetake restore --resume` or `--rollback`",
         ) from error
+
+
+def _to_run(state: dict[str, Any]) -> dict[str, Any]:
+    """After a restore a service runs, also one that had died of its data; what somebody scaled to
+    nothing stays there."""
+    return state if "replicas" in state else {**state, "running": True}
 
 
 def _also(hint: str) -> str:

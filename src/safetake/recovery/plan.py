@@ -114,13 +114,13 @@ def plan_restore(
 
     Raises UsageError, DamagedError, and RefusedError for whatever stands in the way.
     """
-    from safetake.services import build as build_service
+    from safetake.services import build_all, users
     from safetake.sources import restorer
 
     reader = repository.reader()
     nodes = choose(reader, snapshot, names)
     entries = (read_manifest(reader, snapshot) or {"sources": {}})["sources"]
-    services = {name: build_service(name, found) for name, found in config.services.items()}
+    services = build_all(config)
     planned: dict[str, PlannedSource] = {}
     for name in nodes:
         source = _configured(config, name, entries.get(name), snapshot)
@@ -128,7 +128,7 @@ def plan_restore(
             "delete_extra": wishes.delete_extra,
             "paths": list(wishes.paths),
             "can_stop": wishes.mode != "online"
-            and any(services[s].can_stop for s in _users(config, name)),
+            and any(services[s].can_stop for s in users(config, name)),
         }
         made = restorer(name, source)
         outline = made.outline(entries[name], wishes.mode, options, reader, nodes[name])
@@ -170,30 +170,24 @@ def _configured(
     return found
 
 
-def _users(config: Config, source: str) -> list[str]:
-    return [
-        name
-        for name, service in config.services.items()
-        if not service.uses or source in service.uses
-    ]
-
-
 def _services(
     config: Config,
     planned: dict[str, PlannedSource],
     services: dict[str, Service],
     wishes: Wishes,
 ) -> tuple[list[str], list[tuple[str, str]], list[str]]:
+    from safetake.services import users
+
     stop: dict[str, None] = {}
     switch: list[tuple[str, str]] = []
     gate: dict[str, None] = {}
     for name, source in planned.items():
-        users = _users(config, name)
-        gate.update(dict.fromkeys(s for s in users if config.services[s].health is not None))
+        mine = users(config, name)
+        gate.update(dict.fromkeys(s for s in mine if config.services[s].health is not None))
         if source.outline.mode == "offline" and wishes.mode != "online":
-            stop.update(dict.fromkeys(s for s in users if services[s].can_stop))
+            stop.update(dict.fromkeys(s for s in mine if services[s].can_stop))
         if source.outline.mode == "beside":
-            found = [s for s in users if name in config.services[s].switch]
+            found = [s for s in mine if name in config.services[s].switch]
             if not found:
                 raise RefusedError(
                     f"no service has a setting that names the place of {name!r}",

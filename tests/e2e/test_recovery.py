@@ -1,0 +1,220 @@
+"""The document's two disasters, end to end on the sample application, with the command line alone.
+
+The services are stopped and started by commands of the configuration and gated on both health
+endpoints. What came back is judged by what the load driver saw acknowledged, not by counts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from safetake.clock import parse_go_time
+from tests.support import ctl
+from tests.support.sample_application import (
+    EXAMPLES,
+    RedisServer,
+    Running,
+    free_port,
+    layout,
+    running_load,
+)
+
+TARGETS = {"projects": 900.0, "vectors": 1800.0, "system": 3600.0, "partial": 300.0}
+"""R13, seconds."""
+
+
+class Site:
+    """The application as its operator has it: four stores, two services, one configuration."""
+
+    def __init__(self, folder: Path, redis: RedisServer) -> None:
+        from script_generator.settings import Settings
+        from script_generator.web import Client
+
+        self.folder, self.redis = folder, redis
+        self.data = folder / "data"
+        self.data.mkdir()
+        ports = {"project-service": free_port(), "generation-service": free_port()}
+        self.settings = Settings(
+            database_url=f"sqlite:///{self.data / 'projects.db'}",
+            chroma_path=str(self.data / "chroma"),
+            redis_url=f"redis://127.0.0.1:{redis.port}/0",
+            scripts_dir=str(self.data / "scripts"),
+            project_service_url=f"http://127.0.0.1:{ports['project-service']}",
+            generation_service_url=f"http://127.0.0.1:{ports['generation-service']}",
+        )
+        own = {name.upper(): str(getattr(self.settings, name)) for name in (
+            "database_url", "chroma_path", "redis_url", "scripts_dir",
+            "project_service_url", "generation_service_url",
+        )}  # fmt: skip
+        environment = {**own, "PYTHONPATH": str(EXAMPLES)}
+        self.control = folder / "control"
+        self.control.mkdir()
+        toml = [
+            f'[repository]\nlocation = "{folder / "repository"}"\npassword_env = "SITE_PASSWORD"',
+            f'[restore]\nstate = "{folder / "state"}"',
+            f'[sources.projects]\ntype = "sqlite"\npath = "{self.data / "projects.db"}"',
+            f'[sources.vectors]\ntype = "chroma"\npath = "{self.data / "chroma"}"',
+            f'[sources.queue]\ntype = "redis"\nurl = "redis://127.0.0.1:{redis.port}"',
+            f'[sources.scripts]\ntype = "files"\npath = "{self.data / "scripts"}"',
+            '[objectives.projects]\nrto = "15m"\npartial_rto = "5m"',
+            '[objectives.vectors]\nrto = "30m"',
+            '[objectives.system]\nrto = "60m"',
+        ]
+        for name, port in ports.items():
+            told = {
+                "command": [sys.executable, "-m", "script_generator", name, "--port", str(port)],
+                "environment": environment,
+            }
+            (self.control / f"{name}.json").write_text(json.dumps(told))
+            word = [sys.executable, ctl.__file__, str(self.control)]
+            toml.append(
+                f"[services.{name}]\n"
+                f"stop = {json.dumps([*word, 'stop', name])}\n"
+                f"start = {json.dumps([*word, 'start', name])}\n"
+                f"running = {json.dumps([*word, 'running', name])}\n"
+                f'health = {{url = "http://127.0.0.1:{port}/api/v1/health", interval = 0.1}}'
+            )
+        self.names = list(ports)
+        self.config = folder / "safetake.toml"
+        self.config.write_text("\n\n".join(toml) + "\n")
+        self.environment = {**os.environ, **environment, "SITE_PASSWORD": "night shift"}
+        self.services = Running(
+            self.settings,
+            Client(self.settings.project_service_url),
+            Client(self.settings.generation_service_url),
+            self.environment,
+            [],
+        )
+
+    def safetake(self, *words: str, code: int = 0) -> Any:
+        done = subprocess.run(
+            [sys.executable, "-m", "safetake", "--config", str(self.config), "--json", *words],
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return json.loads(done.stdout)
+
+    def service(self, verb: str) -> None:
+        for name in self.names:
+            assert ctl.main(self.control, verb, name) == 0
+
+    def kill(self) -> None:
+        """SIGKILL to both services, in the middle of whatever they do."""
+        for name in self.names:
+            if pid := ctl.running(self.control / f"{name}.pid"):
+                os.kill(pid, signal.SIGKILL)
+
+    def judge(self, journal: Path, cut: int, into: str) -> dict[str, Any]:
+        """Compare the live stores, at rest, with what was acknowledged before the cut."""
+        restored = self.folder / into
+        self.redis.client.save()
+        layout(self.settings, self.redis.folder, restored)
+        done = subprocess.run(
+            [sys.executable, "-m", "script_generator", "compare", "--restored", str(restored),
+             "--journal", str(journal), "--cut-start-ns", str(cut), "--cut-end-ns", str(cut)],
+            env=self.environment, capture_output=True, text=True, check=False, timeout=120,
+        )  # fmt: skip
+        assert done.returncode in (0, 3), done.stderr
+        shutil.rmtree(restored)
+        verdict: dict[str, Any] = json.loads(done.stdout)
+        return verdict
+
+
+@pytest.fixture
+def site(tmp_path: Path, redis_server: RedisServer) -> Iterator[Site]:
+    made = Site(tmp_path, redis_server)
+    subprocess.run(
+        [sys.executable, "-m", "script_generator", "init", "--sync-threshold", "100"],
+        env=made.environment, check=True, capture_output=True,
+    )  # fmt: skip
+    made.safetake("init")
+    made.service("start")
+    try:
+        for client in (made.services.projects, made.services.generation):
+            wait_healthy(client)
+        yield made
+    finally:
+        made.kill()
+
+
+def wait_healthy(client: Any) -> None:
+    import time
+
+    from script_generator.errors import StoreError
+
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            assert client.get("/api/v1/health")["status"] == "ok"
+            return
+        except StoreError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def steps(outcome: dict[str, Any], title: str) -> str:
+    lines = [f"{title}: {outcome['seconds']:.2f} s in all"]
+    lines += [f"  {step['step']:<28} {step['seconds']:7.2f} s" for step in outcome["steps"]]
+    return "\n".join(lines)
+
+
+def test_total_loss(site: Site, tmp_path: Path) -> None:
+    journal = tmp_path / "journal.jsonl"
+    with running_load(site.services, journal, "--workers", "2") as load:
+        load.wait_for(150)
+        taken = site.safetake("backup")
+        load.wait_for(load.lines() + 60)
+        site.kill()
+        site.redis.client.flushall()
+        shutil.rmtree(site.data)
+    plan = site.safetake("restore", taken["id"], "--in-place", "--dry-run")
+    assert plan["stop"] == site.names
+    assert plan["rto_seconds"] == TARGETS["system"]
+    assert not site.data.exists(), "a dry run changed something"
+    outcome = site.safetake("restore", taken["id"], "--in-place", "--yes")
+    print("\n" + steps(outcome, "total loss"))
+    assert outcome["ended"] == "committed"
+    assert outcome["seconds"] < TARGETS["system"]
+    for client in (site.services.projects, site.services.generation):
+        assert client.get("/api/v1/health")["status"] == "ok"
+    site.service("stop")
+    cut = parse_go_time(taken["time"])
+    verdict = site.judge(journal, cut, "judged")
+    assert verdict["problems"] == []
+    assert not list(tmp_path.rglob(".safetake-restore-*"))
+    assert site.safetake("restore", "--rollback", code=2)["error"]["message"]
+
+
+def test_a_whole_system_restore_is_undone(site: Site, tmp_path: Path) -> None:
+    journal = tmp_path / "journal.jsonl"
+    with running_load(site.services, journal, "--workers", "2") as load:
+        load.wait_for(100)
+        taken = site.safetake("backup")
+        load.wait_for(load.lines() + 60)
+        load.end()
+    site.service("stop")
+    now = json.loads(journal.read_text().splitlines()[-1])
+    site.service("start")
+    outcome = site.safetake("restore", taken["id"], "--in-place", "--yes")
+    assert outcome["ended"] == "committed"
+    undone = site.safetake("restore", "--undo", "--yes")
+    print("\n" + steps(undone, "undo"))
+    site.service("stop")
+    later = 2**62
+    verdict = site.judge(journal, later, "judged")
+    assert verdict["problems"] == [], now
+    assert verdict["lost_items"] == 0
