@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import stat
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 
 from safetake.errors import DamagedError
 from safetake.model import Node
+from safetake.repository import tree
+from safetake.repository.ordinary import encode_ordinary
 from safetake.repository.tree import decode_tree, encode_tree, quote, unquote
 
 raw_names = st.binary(min_size=1, max_size=40).filter(
@@ -61,6 +64,22 @@ def nodes(draw: st.DrawFn) -> Node:
     )
 
 
+@st.composite
+def ordinary_files(draw: st.DrawFn) -> Node:
+    """Files as most are, and some that are almost so."""
+    node = draw(nodes().filter(lambda node: node.type == "file"))
+    odd = draw(st.sampled_from(["", "name", "user", "xattrs", "device"]))
+    if odd != "name":
+        node.name = draw(st.from_regex(r"[a-zA-Z0-9 _\u00e9\uac00'#-]{1,12}", fullmatch=True))
+    if odd != "user":
+        node.user = node.group = draw(st.sampled_from(["", "root", "장면", "a b"]))
+    if odd != "xattrs":
+        node.xattrs = {}
+    if odd != "device":
+        node.device = 0
+    return node
+
+
 @given(st.lists(nodes(), max_size=6, unique_by=lambda node: node.name))
 def test_a_tree_comes_back_as_it_went(entries: list[Node]) -> None:
     blob = encode_tree(entries)
@@ -69,6 +88,36 @@ def test_a_tree_comes_back_as_it_went(entries: list[Node]) -> None:
     assert encode_tree(found) == blob
     assert blob.endswith(b"]}\n")
     json.loads(blob)
+
+
+def generally(blob: bytes) -> list[Node]:
+    """A tree by the general way alone."""
+    return [tree._decode_node(item) for item in json.loads(blob)["nodes"]]
+
+
+@given(st.lists(ordinary_files(), max_size=4, unique_by=lambda node: node.name))
+def test_ordinary_files_are_written_and_read_as_in_the_general_way(entries: list[Node]) -> None:
+    for node in entries:
+        text = encode_ordinary(node, tree._go_mode(node.mode, node.type))
+        dumped = json.dumps(tree._encode_node(node), ensure_ascii=False, separators=(",", ":"))
+        assert text in (None, dumped.translate(tree._GO))
+    blob = encode_tree(entries)
+    assert decode_tree(blob, "tree") == generally(blob)
+
+
+@given(st.data())
+def test_a_changed_tree_is_never_read_otherwise_than_in_the_general_way(
+    data: st.DataObject,
+) -> None:
+    entry = Node("a-1.md", "file", 0o100644, 1_700_000_000_123_000_000, 1, 2, 3, 4, "root", "wheel",
+                 5, 6, 7, 8, content=[bytes(32), b"x" * 32])  # fmt: skip
+    text = encode_tree([entry, replace(entry, name="b")]).decode()
+    at = data.draw(st.integers(0, len(text)))
+    gone = data.draw(st.integers(0, 3))
+    come = data.draw(st.text('0aA"\\,:[]{} \n\u20ac\u0085', max_size=3))
+    blob = (text[:at] + come + text[at + gone :]).encode()
+    found = tree._decode_ours(blob)
+    assert found is None or found == generally(blob)
 
 
 @given(raw_names)

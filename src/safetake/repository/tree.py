@@ -19,6 +19,7 @@ from typing import Any
 from safetake.clock import go_time, parse_go_time
 from safetake.errors import DamagedError
 from safetake.model import Node
+from safetake.repository.ordinary import decode_ordinary, encode_ordinary
 
 _GO_BITS = (
     (stat.S_ISUID, 1 << 23),
@@ -116,10 +117,11 @@ def unquote(text: str) -> str:
     return os.fsdecode(bytes(raw))
 
 
-def _go_mode(node: Node) -> int:
-    mode = (node.mode & 0o777) | _GO_TYPE.get(node.type, 0)
-    for posix, go in _GO_BITS:
-        if node.mode & posix:
+@lru_cache(maxsize=4096)
+def _go_mode(posix: int, kind: str) -> int:
+    mode = (posix & 0o777) | _GO_TYPE.get(kind, 0)
+    for bit, go in _GO_BITS:
+        if posix & bit:
             mode |= go
     return mode
 
@@ -135,7 +137,7 @@ def _posix_mode(go: int, kind: str) -> int:
 
 def _encode_node(node: Node) -> dict[str, Any]:
     document: dict[str, Any] = {"name": quote(node.name), "type": node.type}
-    if mode := _go_mode(node):
+    if mode := _go_mode(node.mode, node.type):
         document["mode"] = mode
     document["mtime"] = go_time(node.mtime_ns)
     document["atime"] = go_time(node.atime_ns)
@@ -181,12 +183,16 @@ def encode_tree(nodes: Iterable[Node]) -> bytes:
             raise ValueError(f"two entries are named {node.name!r}")
         names.add(node.name)
     ordered = sorted(entries, key=lambda node: os.fsencode(node.name))
-    text = json.dumps(
-        {"nodes": [_encode_node(node) for node in ordered]},
-        ensure_ascii=False,
-        separators=(",", ":"),
-    )
-    return (text.translate(_GO) + "\n").encode()
+    text = ",".join([_entry_text(node) for node in ordered])
+    return f'{{"nodes":[{text}]}}\n'.encode()
+
+
+def _entry_text(node: Node) -> str:
+    text = encode_ordinary(node, _go_mode(node.mode, node.type))
+    if text is None:
+        dumped = json.dumps(_encode_node(node), ensure_ascii=False, separators=(",", ":"))
+        text = dumped.translate(_GO)
+    return text
 
 
 def _is_component(name: str) -> bool:
@@ -272,11 +278,46 @@ def tree_references(blob: bytes | bytearray) -> tuple[list[bytes], list[bytes]]:
 
 def decode_tree(blob: bytes, what: str) -> list[Node]:
     """The entries of a directory. Raises DamagedError naming `what`."""
-    try:
-        document = json.loads(blob)
-        nodes = [_decode_node(item) for item in document["nodes"]]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DamagedError(f"{what} is damaged: not a tree ({error})") from error
+    nodes = _decode_ours(blob)
+    if nodes is None:
+        try:
+            document = json.loads(blob)
+            nodes = [_decode_node(item) for item in document["nodes"]]
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise DamagedError(f"{what} is damaged: not a tree ({error})") from error
     if len({node.name for node in nodes}) != len(nodes):
         raise DamagedError(f"{what} is damaged: two entries have one name")
     return nodes
+
+
+_HEAD = '{"nodes":['
+
+
+def _decode_ours(blob: bytes) -> list[Node] | None:
+    """The entries of a tree that is written as `encode_tree` does; None for any other."""
+    nodes = []
+    at = len(_HEAD)
+    try:
+        text = blob.decode()
+        if not text.startswith(_HEAD):
+            return None
+        while True:
+            ordinary = decode_ordinary(text, at)
+            if ordinary is not None:
+                node, mode, at = ordinary
+                if not _is_component(node.name):
+                    return None
+                node.mode = _posix_mode(mode, "file")
+            else:
+                document, at = _JSON.raw_decode(text, at)
+                node = _decode_node(document)
+            nodes.append(node)
+            if text[at : at + 1] != ",":
+                break
+            at += 1
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None  # the general way says what is wrong with it
+    return nodes if text[at:] in ("]}\n", "]}") else None
+
+
+_JSON = json.JSONDecoder()

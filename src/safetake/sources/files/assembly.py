@@ -9,7 +9,7 @@ from safetake.model import BlobId, CaptureContext, Node
 from safetake.sources.files import walk
 from safetake.sources.files.base import Base
 from safetake.sources.files.cut import FilesCut, Verdict, judge, judge_absent, latest_ns
-from safetake.sources.files.facts import Totals
+from safetake.sources.files.facts import Totals, counts_alike
 from safetake.sources.files.known import Folder
 from safetake.sources.files.metadata import birth_ns, kind_of
 from safetake.sources.files.survey import Survey
@@ -138,14 +138,22 @@ class Assembly:
 
     def _save(self, path: str, nodes: list[Node]) -> BlobId:
         """Store a rebuilt folder and put it in the totals in its old version's place."""
+        counted: list[Node] = nodes
         if self._base is not None and self._base.whole:
-            before = self._base.tree.folder(path)
-            self.totals.add(path, before.values(), -1)
-            folders = {node.name for node in nodes if node.type == "dir"}
-            for node in before.values():
+            gone = dict(self._base.tree.folder(path))
+            counted = []
+            for node in nodes:
+                old = gone.get(node.name)
+                if old is not None and (old is node or counts_alike(old, node)):
+                    del gone[node.name]
+                else:
+                    counted.append(node)
+            self.totals.add(path, gone.values(), -1)
+            folders = {node.name for node in counted if node.type == "dir"}
+            for node in gone.values():
                 if node.subtree is not None and node.name not in folders:
                     self._take_away(walk.join(path, node.name))
-        self.totals.add(path, nodes)
+        self.totals.add(path, counted)
         return self._context.writer.save_tree(nodes)
 
     def _take_away(self, path: str) -> None:

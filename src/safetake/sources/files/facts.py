@@ -33,6 +33,16 @@ def _part(path: str, node: Node) -> int:
     return int.from_bytes(hashed.digest())
 
 
+def counts_alike(first: Node, second: Node) -> bool:
+    """Whether two entries of one path add the same to the totals."""
+    return (
+        first.type == second.type
+        and first.size == second.size
+        and first.content == second.content
+        and first.linktarget == second.linktarget
+    )
+
+
 @dataclass(slots=True)
 class Totals:
     """Sums over entries; folders can be added and taken away in any order."""

@@ -111,6 +111,7 @@ class Survey:
         fresh = Folder({})
         nodes: dict[str, Node] = {}
         reused = self._reusable(known)
+        taken: set[str] = set()
         for name, status in listing.entries:
             old = known.nodes.get(name)
             if (
@@ -121,10 +122,12 @@ class Survey:
                 and (old.content is None or reused is None or name in reused)
             ):
                 nodes[name] = old
+                if name in known.taken:
+                    taken.add(name)
                 continue
             with suppress(OSError):  # told by `capture`, which meets it again
                 nodes[name] = self.read_entry(folder, name, status, fresh)
-        fresh.nodes = nodes
+        fresh.nodes, fresh.taken = nodes, taken
         self._waiting.append((self.contents.mark, path, listing.flat, fresh))
         self._spool()
 
