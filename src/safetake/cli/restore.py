@@ -106,7 +106,7 @@ def command(
             "say where to restore to"
             if not chosen
             else f"{' and '.join(chosen)} exclude each other",
-            hint="--to DIR (beside the live data), or --in-place (instead of it, undoable)",
+            hint="--to writes beside the live data; --in-place replaces it, and can be undone",
         )
     only_live = {
         "--dry-run": dry_run,
