@@ -103,7 +103,7 @@ def command(
     chosen = [way for way, given in ways.items() if given]
     if len(chosen) != 1:
         raise UsageError(
-            "say where to restore to"
+            "say where to restore to: --to DIR or --in-place"
             if not chosen
             else f"{' and '.join(chosen)} exclude each other",
             hint="--to writes beside the live data; --in-place replaces it, and can be undone",
