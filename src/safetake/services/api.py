@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from safetake.errors import ServiceError
+from safetake.services.process import excerpt
 
 Document = dict[str, Any]
 T = TypeVar("T")
@@ -31,6 +32,8 @@ class Api:
 
     def __init__(self, namespace: str | None, context: str | None = None) -> None:
         try:
+            import msgspec
+            import yaml
             from lightkube import Client, KubeConfig
             from lightkube.core.exceptions import ConfigError
         except ImportError:
@@ -43,7 +46,17 @@ class Api:
             self._client = Client(config=config, namespace=self.namespace)
         except ConfigError as error:
             raise ServiceError(f"no credentials for Kubernetes: {error}", hint=hint) from None
-        except (KeyError, ValueError, OSError) as error:
+        except (
+            # what lightkube and its parsers raise for a kubeconfig that is none
+            AssertionError,
+            AttributeError,
+            LookupError,
+            OSError,
+            TypeError,
+            ValueError,
+            msgspec.MsgspecError,
+            yaml.YAMLError,
+        ) as error:
             raise ServiceError(
                 f"the credentials for Kubernetes can not be used ({type(error).__name__})",
                 hint=hint,
@@ -122,15 +135,13 @@ class Api:
 
     def _call(self, what: str, call: Callable[[], T]) -> T:
         import httpx2
-        from lightkube.core.exceptions import ApiError
 
         where = f"in the namespace {self.namespace}"
         try:
             return call()
-        except ApiError as error:
-            code = error.status.code or error.response.status_code
-            said = error.status.message or error.status.reason or ""
-            if code in (429, 500, 502, 503, 504):
+        except httpx2.HTTPStatusError as error:
+            code, said = error.response.status_code, _message(error.response)
+            if code == 429 or code >= 500:
                 raise Unreachable(f"Kubernetes can not {what} now ({code}: {said})") from None
             if code in (409, 422):
                 raise Conflict(f"Kubernetes did not {what} {where} ({code}: {said})") from None
@@ -143,6 +154,16 @@ class Api:
                 f"the Kubernetes API does not answer ({type(error).__name__})",
                 hint="is the cluster up, and reachable from here?",
             ) from None
+
+
+def _message(response: Any) -> str:
+    """What a Status says; of anything else (a proxy's page) only that it is no Status."""
+    try:
+        document = response.json()
+    except ValueError:
+        return "no answer of a Kubernetes API"
+    said = document.get("message") if isinstance(document, dict) else None
+    return excerpt(str(said or "without a message"))
 
 
 def _workload(kind: str) -> Any:
