@@ -106,3 +106,23 @@ def test_what_is_no_snapshot_is_damage(repository: Repository, change: dict[str,
 def test_one_without_paths_or_tags_is_fine(repository: Repository) -> None:
     name = repository.save_document("snapshots", {**GOOD, "paths": None, "tags": None})
     assert find_snapshot(repository, name).document["tags"] == []
+
+
+def test_latest_is_the_newest_that_has_the_sources(repository: Repository) -> None:
+    def stored(time: str, paths: list[str], *tags: str) -> str:
+        document = {**GOOD, "time": time, "paths": paths, "tags": ["safetake", *tags]}
+        return repository.save_document("snapshots", document)
+
+    both = stored("2026-01-01T00:00:00Z", ["/projects", "/vectors"], "backup")
+    one = stored("2026-01-02T00:00:00Z", ["/projects"], "backup")
+    assert find_snapshot(repository, "latest").id == one
+    assert find_snapshot(repository, "latest", ["vectors"]).id == both
+    assert find_snapshot(repository, "latest", ["nowhere"]).id == one
+
+
+def test_latest_is_never_what_a_restore_replaced(repository: Repository) -> None:
+    good = repository.save_document("snapshots", {**GOOD, "tags": ["safetake", "backup"]})
+    late = {**GOOD, "time": "2099-01-01T00:00:00Z", "tags": ["safetake", "safety", "restore=1"]}
+    safety = repository.save_document("snapshots", late)
+    assert find_snapshot(repository, "latest").id == good
+    assert find_snapshot(repository, safety).safety

@@ -34,6 +34,7 @@ from safetake.repository.threads import fast_switches
 from safetake.repository.writer import GivenUpError
 from safetake.scratch import scratch_folder
 from safetake.snapshots import (
+    BACKUP_TAG,
     MANIFEST_NAME,
     META_FOLDER,
     STORED,
@@ -193,7 +194,7 @@ def snapshot_taken(
     *,
     barrier: BarrierConfig,
     job: str = "",
-    tags: Sequence[str] = (),
+    tags: Sequence[str] = (BACKUP_TAG,),
     progress: Progress | None = None,
     after_cut: AfterCut | None = None,
 ) -> Iterator[BackupReport]:

@@ -15,7 +15,7 @@ from safetake.clock import go_time, parse_go_time
 from safetake.errors import DamagedError, SnapshotNotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from safetake.model import Node, Reader
     from safetake.repository import Repository
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 META_FOLDER = ".safetake"
 MANIFEST_NAME = "manifest.json"
 MAX_MANIFEST_BYTES = 256 << 20
+
+BACKUP_TAG, SAFETY_TAG = "backup", "safety"
+"""What a snapshot was taken for: to be restored, or to save what a restore replaced."""
 
 STORED = "stored"
 READ_BACK = "read back"
@@ -66,6 +69,11 @@ class SnapshotInfo:
     def ours(self) -> bool:
         """Whether safetake made it."""
         return "safetake" in (self.document.get("tags") or ())
+
+    @property
+    def safety(self) -> bool:
+        """Whether it only saved what a restore in place replaced: never the `latest`."""
+        return self.ours and SAFETY_TAG in (self.document.get("tags") or ())
 
     @property
     def job(self) -> str:
@@ -191,18 +199,22 @@ def list_snapshots(repository: Repository) -> list[SnapshotInfo]:
     return sorted(found, key=lambda snapshot: (snapshot.time_ns, snapshot.id))
 
 
-def find_snapshot(repository: Repository, wanted: str) -> SnapshotInfo:
-    """The snapshot whose id starts with `wanted`, or the newest for `latest`.
+def find_snapshot(repository: Repository, wanted: str, sources: Sequence[str] = ()) -> SnapshotInfo:
+    """The snapshot whose id starts with `wanted`, or for `latest` the newest that has all of
+    `sources` and was not taken to save what a restore replaced.
 
     Raises SnapshotNotFoundError, DamagedError.
     """
     if wanted == "latest":
-        snapshots = list_snapshots(repository)
+        snapshots = [snapshot for snapshot in list_snapshots(repository) if not snapshot.safety]
         if not snapshots:
             raise SnapshotNotFoundError(
                 "there is no snapshot in the repository", hint="make one with `safetake backup`"
             )
-        return snapshots[-1]
+        for snapshot in reversed(snapshots):
+            if set(sources) <= set(snapshot.sources):
+                return snapshot
+        return snapshots[-1]  # whoever asks it for its sources says what it has
     names = [name for name, _ in repository.storage.list("snapshots") if name.startswith(wanted)]
     if len(names) != 1 or not wanted:
         what = "more than one snapshot" if len(names) > 1 else "no snapshot"

@@ -283,7 +283,7 @@ def recovery_kit(config: Config, repository: Repository, path: Path) -> dict[str
         "password": describe(config.repository),
         "restic": [
             f"{restic} snapshots --tag safetake",
-            f"{restic} restore latest --tag safetake --target DIR",
+            f"{restic} restore latest --tag backup --target DIR",
             "python3 DIR/.safetake/join.py DIR",
         ],
     }

@@ -49,7 +49,7 @@ def command(
     if limit is None and not (as_csv or settings.json):
         limit = SHOWN
     with settings.open(settings.load()) as repository:
-        found = find_snapshot(repository, snapshot)
+        found = find_snapshot(repository, snapshot, [source])
         reader = repository.reader()
         node = _database(reader, choose(reader, found, [source])[source], source)
         with query(reader, node, sql, limit=limit) as answer:

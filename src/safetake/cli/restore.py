@@ -134,7 +134,7 @@ def command(
     with settings.open(config) as repository:
         from safetake.snapshots import find_snapshot
 
-        found = find_snapshot(repository, snapshot)
+        found = find_snapshot(repository, snapshot, sources)
         if target is not None:
             return _beside(settings, repository, found, list(sources), target, overwrite)
         if collections or ids or patterns or db is not None:

@@ -28,7 +28,7 @@ def command(settings: Settings) -> int:
             snapshot.id[:8],
             local_time(snapshot.time_ns),
             snapshot.rung.name,
-            snapshot.job or "-",
+            snapshot.job or ("(safety)" if snapshot.safety else "-"),
             ", ".join(snapshot.sources)
             or f"(not safetake's: {', '.join(paths(snapshot.document))})",
         ]

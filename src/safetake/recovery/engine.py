@@ -29,6 +29,7 @@ from safetake.model import Check, Progress, Restorer, RestoreWork, Session, Sour
 from safetake.recovery.journal import BACK, COMMIT, Journal, create
 from safetake.recovery.raw import RawSource
 from safetake.restore.beside import restore_to
+from safetake.snapshots import SAFETY_TAG
 from safetake.state import write_json
 
 if TYPE_CHECKING:
@@ -349,7 +350,7 @@ class Engine:
                 opened,
                 [self._source(one) for one in taken],
                 barrier=self._config.barrier,
-                tags=["safety", f"restore={self._journal.id}"],
+                tags=[SAFETY_TAG, f"restore={self._journal.id}"],
                 progress=self._progress,
                 after_cut=take_over,
             ) as report:
