@@ -9,7 +9,6 @@ limit time beyond that process; the caller runs it where it can end it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -19,21 +18,18 @@ from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import apsw
 
-from safetake.columns import LAYOUT_NAME, PARTS_SUFFIX, Layout, join, make_layout
+from safetake.columns import LAYOUT_NAME, PARTS_SUFFIX, join, make_layout
 from safetake.errors import DamagedError
 from safetake.model import Check
 from safetake.sources.chroma import catalogue, hnsw
 from safetake.sources.chroma.database import NAME
 from safetake.sources.chroma.neighbours import Sample, answers, distance, sample
+from safetake.sources.chroma.partdigests import part_digests
 from safetake.sources.chroma.pickles import Ids
-from safetake.sources.chroma.pieces import (
-    PICKLE_CHUNK_BYTES,
-    PLAIN_CHUNK_BYTES,
-    blob_rows,
-)
 from safetake.sources.chroma.replay import digest, ids_after_replay, metadata_ids
 from safetake.sources.chroma.structure import read_ids, structure
 from safetake.sources.sqlite.proof import content_of
@@ -60,10 +56,21 @@ def questions(staged: Path, entry: Mapping[str, Any]) -> list[Check]:
     return proof.checks
 
 
+def questions_that_change_nothing(staged: Path, entry: Mapping[str, Any]) -> list[Check]:
+    """The same without chromadb, which changes what it opens: for data that goes live.
+
+    Never raises for what it finds in the folder, and leaves it as it is.
+    """
+    proof = _Proof(staged, entry["facts"], private=False)
+    proof.run()
+    return proof.checks
+
+
 class _Proof:
-    def __init__(self, staged: Path, facts: Mapping[str, Any]) -> None:
+    def __init__(self, staged: Path, facts: Mapping[str, Any], *, private: bool = True) -> None:
         self._staged = staged
         self._facts = facts
+        self._private = private
         self.checks: list[Check] = []
         self._ids: dict[str, set[str]] = {}
         """collection to the ids that Chroma will have"""
@@ -72,16 +79,14 @@ class _Proof:
 
     def run(self) -> None:
         before = len(self.checks)
-        self._say(self._joined(), "parts")
+        if self._private:
+            self._say(self._joined(), "parts")
         self._say(self._database_bytes(), NAME)
         for segment, facts in self._facts["segments"].items():
             self._say(self._segment_bytes(segment, facts), f"{segment}: files")
         connection = None
         try:
-            path = self._staged / NAME
-            connection = apsw.Connection(os.fspath(path), flags=apsw.SQLITE_OPEN_READWRITE)
-            connection.execute("PRAGMA query_only = 1").fetchall()
-            restrict(connection)
+            connection = self._connect()
             self._say(self._database(connection), NAME)
             for segment, facts in self._facts["segments"].items():
                 self._say(self._segment(connection, segment, facts), segment)
@@ -93,6 +98,15 @@ class _Proof:
                 connection.close(force=True)
         good = all(check.ok for check in self.checks[before:])
         self._say(self._chromadb(good), "chromadb")
+
+    def _connect(self) -> apsw.Connection:
+        path = self._staged / NAME
+        if not self._private:
+            return immutable(path)
+        connection = apsw.Connection(os.fspath(path), flags=apsw.SQLITE_OPEN_READWRITE)
+        connection.execute("PRAGMA query_only = 1").fetchall()
+        restrict(connection)
+        return connection
 
     def _say(self, asked: Iterator[Check], name: str) -> None:
         """A question that cannot be asked is a failed check, never left out."""
@@ -126,7 +140,7 @@ class _Proof:
                 yield Check(f"{segment}/{name}", False, f"{known['size']} bytes", "missing")
                 continue
             size = path.stat().st_size
-            found = _part_digests(path, size, known)
+            found = part_digests(path, size, known)
             same = size == known["size"] and found == known["parts"]
             yield Check(f"{segment}/{name}", same, known["parts"], found, f"{size} bytes")
 
@@ -237,6 +251,9 @@ class _Proof:
     # what Chroma sees
 
     def _chromadb(self, good: bool) -> Iterator[Check]:
+        if not self._private:
+            yield Check("chromadb (not asked: it changes what it opens)", True, None, "not asked")
+            return
         if find_spec("chromadb") is None:
             yield Check("chromadb (not asked: not installed)", True, None, "not asked")
             return
@@ -331,6 +348,14 @@ class _Proof:
         )
 
 
+def immutable(path: Path) -> apsw.Connection:
+    """A connection that reads a database nobody uses, and leaves no file beside it."""
+    flags = apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+    connection = apsw.Connection(f"file:{quote(os.fspath(path))}?immutable=1", flags=flags)
+    restrict(connection)
+    return connection
+
+
 def _close(expected: list[dict[str, Any]], found: list[dict[str, Any]]) -> bool:
     """The same labels in the same order, with distances up to the rounding of another machine."""
     if [answer["label"] for answer in expected] != [answer["label"] for answer in found]:
@@ -342,47 +367,3 @@ def _close(expected: list[dict[str, Any]], found: list[dict[str, Any]]) -> bool:
             if abs(far - away) > 1e-9 * max(1.0, abs(far)) or label != again:
                 return False
     return True
-
-
-def _part_digests(path: Path, size: int, known: Mapping[str, Any]) -> dict[str, str]:
-    """The digests of a file's parts, cut as `pieces` cuts them."""
-    if "record" not in known:
-        chunk = PICKLE_CHUNK_BYTES if path.name == hnsw.PICKLE else PLAIN_CHUNK_BYTES
-        return {"": content_of(path, chunk)}
-    names = [f"column{number}" for number in range(len(known["widths"]))]
-    layout = make_layout(size, known["record"], list(zip(names, known["widths"], strict=True)))
-    if layout is None:
-        return {}
-    parts = list(known["parts"])
-    found = _column_digests(path, layout)
-    return dict(zip(parts, found, strict=False))
-
-
-def _column_digests(path: Path, layout: Layout) -> list[str]:
-    import numpy as np
-
-    step = max(blob_rows(column.width) for column in layout.columns)
-    wholes = [hashlib.sha256() for _ in layout.columns]
-    batch = min(step, max(1, (8 << 20) // layout.record))
-    batch = 1 << (batch.bit_length() - 1)
-    rest: list[list[bytes]] = [[] for _ in layout.columns]
-    with path.open("rb") as file:
-        for first in range(0, layout.records, batch):
-            count = min(batch, layout.records - first)
-            data = np.frombuffer(file.read(count * layout.record), np.uint8)
-            rows = data.reshape(count, layout.record)
-            for number, column in enumerate(layout.columns):
-                each = blob_rows(column.width)
-                cells = rows[:, column.offset : column.offset + column.width]
-                for start in range(0, count, each):
-                    stop = min(start + each, count)
-                    rest[number].append(np.ascontiguousarray(cells[start:stop]).tobytes())
-                    if (first + stop) % each == 0 or first + stop == layout.records:
-                        blob = b"".join(rest[number])
-                        wholes[number].update(hashlib.sha256(blob).digest())
-                        rest[number] = []
-        digests = [whole.hexdigest() for whole in wholes]
-        if layout.tail is not None:
-            tail = hashlib.sha256(file.read(layout.tail_bytes)).digest()
-            digests.append(hashlib.sha256(tail).hexdigest())
-    return digests
