@@ -24,6 +24,7 @@ from safetake.sources.chroma.spool import Spool
 COLUMN_BLOB_BYTES = 256 << 10
 """Columns are cut into the largest power of two of records below this."""
 PLAIN_CHUNK_BYTES = 64 << 10
+_BATCH_BYTES = 1 << 20
 PICKLE_CHUNK_BYTES = 256 << 10
 """The pickle is written anew each time: small chunks would deduplicate nothing."""
 
@@ -264,20 +265,25 @@ def _range(
     """Take records `first` to `stop` apart and keep the column pieces that they fill."""
     import numpy as np
 
+    # Records that stay in the core's cache while they are taken apart, and no fewer: every step
+    # here gives Python's lock away and has to wait for it again.
+    batch = min(1 << max(0, (_BATCH_BYTES // layout.record).bit_length() - 1), stop - first)
     columns = [(column, blob_rows(column.width)) for column in layout.columns]
-    # few records at once, so that they stay in the core's cache while they are taken apart
-    batch = min(rows for _, rows in columns)
     raw = np.empty((batch, layout.record), np.uint8)
-    gathered = [np.empty((rows, column.width), np.uint8) for column, rows in columns]
+    gathered = [np.empty((max(rows, batch), column.width), np.uint8) for column, rows in columns]
     for at in range(first, stop, batch):
         count = min(batch, stop - at)
         _read(fd, raw[:count].data.cast("B"), at * layout.record)
         for (column, rows), cells in zip(columns, gathered, strict=True):
-            inside = at % rows
+            inside = (at - first) % len(cells)
             cells[inside : inside + count] = raw[
                 :count, column.offset : column.offset + column.width
             ]
-            if inside + count == rows or at + count == stop:
-                view = cells[: inside + count].data.cast("B")
-                _keep((column.file, at // rows), view, copy, known, sink)
+            end = inside + count
+            if end < len(cells) and at + count < stop:
+                continue
+            for start in range(0, end, rows):
+                view = cells[start : min(start + rows, end)].data.cast("B")
+                number = (at + count - end + start) // rows
+                _keep((column.file, number), view, copy, known, sink)
         tick(count * layout.record)

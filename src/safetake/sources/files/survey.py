@@ -133,6 +133,8 @@ class Survey:
 
     def _reusable(self, known: Folder) -> set[str] | None:
         """Names whose content is in the repository still; None for all of them."""
+        if self._base is not None and self._base.whole:
+            return None  # seen to be there as a whole
         writer = self._context.writer
         if writer.has(i for node in known.nodes.values() for i in node.content or ()):
             return None
