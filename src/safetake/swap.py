@@ -132,7 +132,7 @@ class Swap:
                 f"{move.live} is not what it was when the restore was planned",
                 hint="somebody moved or replaced it; `safetake restore --rollback`, then again",
             )
-        if now is None or stat.S_ISDIR(os.lstat(move.live).st_mode):
+        if now is None or _is_folder(move.live):
             return
         _second_name(move.live, aside)
 
@@ -150,8 +150,8 @@ class Swap:
         now, kept = _identity(move.live), _identity(aside)
         if now is not None and kept is None:
             os.rename(move.live, aside)
-        elif now is not None and move.new is None:
-            os.unlink(move.live)  # its other name is `aside`
+        elif now is not None and (move.new is None or _is_folder(move.new)):
+            os.unlink(move.live)  # its other name is `aside`; no folder is renamed over a file
         if move.new is None:
             return
         if _identity(move.new) == _identity(move.live):  # an undo was cut off
@@ -167,11 +167,15 @@ class Swap:
             return
         replaced = move.new is not None and _identity(move.new) is None
         if replaced and now is not None and move.new is not None:
-            folder = stat.S_ISDIR(os.lstat(move.live).st_mode)
+            folder = _is_folder(move.live) or (kept is not None and _is_folder(aside))
             if folder or kept is None or not _second_name(move.live, move.new):
                 os.rename(move.live, move.new)
         if kept is not None:
             os.rename(aside, move.live)
+
+
+def _is_folder(path: str) -> bool:
+    return stat.S_ISDIR(os.lstat(path).st_mode)
 
 
 def _second_name(path: str, name: str) -> bool:

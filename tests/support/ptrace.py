@@ -215,7 +215,7 @@ class _Tracer:
             place = ""
             if what.lstrip(".")[:1] == "f":
                 place = _behind(tid, arguments[what.index("f")])
-                if not place.startswith(("/", "socket:")) or place.startswith("/dev/"):
+                if not _lasting(place):
                     return True
             self._count += 1
             if self._kill_at is not None and self._count != self._kill_at:
@@ -230,6 +230,13 @@ class _Tracer:
 
     def _in_first(self, tid: int) -> bool:
         return os.path.exists(f"/proc/{self._first}/task/{tid}")  # noqa: PTH110
+
+
+def _lasting(place: str) -> bool:
+    """A file or a socket; no terminal, and nothing that is gone with the process."""
+    if place.startswith("/dev/"):
+        return place.startswith("/dev/shm/")
+    return place.startswith(("/", "socket:"))
 
 
 def _behind(tid: int, descriptor: int) -> str:
