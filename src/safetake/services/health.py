@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from safetake.config import Config, HealthConfig, ServiceConfig
 
+HEADERS = {"Connection": "close", "Accept-Encoding": "identity"}
 MAX_BODY = 1 << 16
 MAX_HOPS = 3
 MAX_KEPT = 1000
@@ -146,8 +147,7 @@ def _watch(
     deadline = begun + how.timeout
     row = 0
     while not ended.is_set():
-        left = deadline - time.monotonic()
-        ok, text = _ask(how, runner, max(0.01, min(how.answer_timeout, left)))
+        ok, text = _ask(how, runner, how.answer_timeout)
         health.seconds = time.monotonic() - begun
         row = row + 1 if ok else 0
         health.observations.append(Observation(health.seconds, ok, text))
@@ -182,7 +182,7 @@ def _ask_url(url: str, contains: str, timeout: float) -> tuple[bool, str]:
 
     deadline = time.monotonic() + timeout
     # no proxy and no password file of the environment: it is our own service that is asked
-    with httpx.Client(trust_env=False, timeout=timeout, headers={"Connection": "close"}) as client:
+    with httpx.Client(trust_env=False, timeout=timeout, headers=HEADERS) as client:
         try:
             return _follow(client, httpx.URL(url), contains, deadline)
         except TimeoutError:
@@ -197,7 +197,7 @@ def _follow(
     for _ in range(MAX_HOPS + 1):
         with client.stream("GET", url) as answer:
             body = b""
-            for piece in answer.iter_bytes(4096):
+            for piece in answer.iter_raw():  # as it comes: a dripping answer is late
                 body += piece
                 if len(body) >= MAX_BODY:
                     break
