@@ -228,6 +228,8 @@ def undo(settings: Settings, wanted: str, *, dry_run: bool, yes: bool) -> int:
 
 def show(settings: Settings) -> int:
     """`--list`: restores on record."""
+    from safetake.cli.snapshots import local_time
+    from safetake.clock import parse_go_time
     from safetake.recovery.inplace import restores_folder
     from safetake.recovery.journal import journals
 
@@ -251,7 +253,7 @@ def show(settings: Settings) -> int:
     rows = [
         [
             journal.id[:8],
-            str(journal.plan["time"])[:19],
+            local_time(parse_go_time(journal.plan["time"])),
             str(journal.plan["snapshot"])[:8],
             journal.ended or "open",
             ", ".join(journal.plan["sources"]),
