@@ -62,7 +62,7 @@ def content(path: Path) -> dict[str, list[Any]]:
         names = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         return {
-            name: connection.execute(f'SELECT rowid, * FROM "{name}" ORDER BY 1').fetchall()
+            str(name): connection.execute(f'SELECT rowid, * FROM "{name}" ORDER BY 1').fetchall()
             for (name,) in names
         }
 
