@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 Say = Callable[[str, str], None]
 """(step, what is happening): for people."""
 OpenRepository = Callable[[], "tuple[Repository, SnapshotInfo]"]
+_MARK = "restore.json"
+"""In a work folder: whose it is."""
 
 
 class RolledBackError(SafetakeError):
@@ -132,7 +134,7 @@ def _free(work: Path) -> None:
         return
     said = ""
     with contextlib.suppress(OSError, ValueError):
-        said = str(json.loads((work / "restore.json").read_text(encoding="utf-8"))["journal"])
+        said = str(json.loads((work / _MARK).read_text(encoding="utf-8"))["journal"])
     raise RefusedError(
         f"{work} is there: a restore of this store was begun and not ended",
         hint=f"its journal is {said}: `safetake restore --resume` or `--rollback` there"
@@ -290,7 +292,7 @@ class Engine:
                 return
             _free(work)
             work.mkdir(mode=0o700)
-            write_json(work / "restore.json", told)
+            write_json(work / _MARK, told)
         except OSError as error:
             raise RestoreError(
                 f"cannot write {work}: {error.strerror}",
@@ -303,12 +305,12 @@ class Engine:
             names = os.listdir(work)  # noqa: PTH208
         except FileNotFoundError:
             return False
-        if "restore.json" not in names:
+        if _MARK not in names:
             begun = any(f"stage:{one.name}" in self._journal.begun for one in self._ones.values())
-            if begun and all(name.startswith(".restore.json.") for name in names):
+            if begun and all(name.startswith(f".{_MARK}.") for name in names):
                 _remove(work)
             return False
-        text = (work / "restore.json").read_text(encoding="utf-8")
+        text = (work / _MARK).read_text(encoding="utf-8")
         return bool(json.loads(text)["restore"] == self._journal.id)
 
     def _check_staged(self, one: _One) -> None:
@@ -495,7 +497,7 @@ class Engine:
         for one in self._ones.values():
             one.restorer.finish(one.work, committed=committed)
             if self._mine(one.work.work):
-                _remove(one.work.work)
+                _clear(one.work.work)
         self._journal.end("committed" if committed else "rolled back")
 
     def _outcome(self) -> Outcome:
@@ -549,8 +551,18 @@ def _all_well(name: str, checks: list[Check]) -> None:
         raise DamagedError(f"{name}: no question was asked of it")
 
 
+def _clear(work: Path) -> None:
+    """Remove a work folder, the mark that says whose it is after everything else."""
+    for name in sorted(os.listdir(work), key=_MARK.__eq__):  # noqa: PTH208
+        _remove(work / name)
+    _remove(work)
+
+
 def _remove(folder: Path) -> None:
     try:
+        if not folder.is_dir() or folder.is_symlink():
+            folder.unlink()
+            return
         shutil.rmtree(folder)
     except FileNotFoundError:
         return
