@@ -42,7 +42,7 @@ class BlobFile:
     ) -> None:
         self._reader = reader
         self._content = content
-        self._ends = _ends(reader, content, size)
+        self._ends = chunk_ends(reader, content, size)
         self._cache: OrderedDict[int, bytes] = OrderedDict()
         self._cached = 0
         self._limit = cache_bytes
@@ -86,7 +86,7 @@ class BlobFile:
         return blob
 
 
-def _ends(reader: Reader, content: Sequence[BlobId], size: int) -> Sequence[int]:
+def chunk_ends(reader: Reader, content: Sequence[BlobId], size: int) -> Sequence[int]:
     """Where each blob of a file of `size` bytes ends.
 
     Asking the index for each of 18,000 blobs cost more than the query (0.2 s): a file in equal
@@ -116,9 +116,7 @@ def open_snapshot(
 
     Raises DamagedError when the stored database is not one, ValueError for any other node.
     """
-    node = _file_node(reader, node)
-    source = BlobFile(reader, node.content or [], node.size, cache_bytes)
-    vfs = _BlobVFS(f"safetake-{next(_serial)}", source)
+    source, vfs = blob_vfs(reader, node, cache_bytes)
     connection = SnapshotConnection(
         "file:snapshot?immutable=1",
         flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI,
@@ -129,7 +127,21 @@ def open_snapshot(
     return connection
 
 
-def _file_node(reader: Reader, node: Node) -> Node:
+def blob_vfs(
+    reader: Reader, node: Node, cache_bytes: int = CACHE_BYTES
+) -> tuple[BlobFile, BlobVFS]:
+    """The file of `node` and a VFS that serves it under every name; both must outlive their users.
+
+    Another connection attaches it: `file:snapshot?immutable=1&vfs=` and the VFS's `vfs_name`.
+    Raises as `open_snapshot`.
+    """
+    node = database_node(reader, node)
+    source = BlobFile(reader, node.content or [], node.size, cache_bytes)
+    return source, BlobVFS(f"safetake-{next(_serial)}", source)
+
+
+def database_node(reader: Reader, node: Node) -> Node:
+    """`node` when it is a file, else the one file in it. Raises ValueError."""
     if node.content is not None:
         return node
     nodes = reader.tree(node.subtree) if node.subtree is not None else []
@@ -139,7 +151,7 @@ def _file_node(reader: Reader, node: Node) -> Node:
     return files[0]
 
 
-class _BlobVFS(apsw.VFS):
+class BlobVFS(apsw.VFS):
     """Knows one file, whatever its name, and refuses every other."""
 
     def __init__(self, name: str, source: BlobFile) -> None:

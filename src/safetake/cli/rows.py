@@ -1,0 +1,401 @@
+"""`safetake rows`: single rows of a snapshot against the live database, and back into it."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from safetake.cli.common import (
+    Command,
+    Settings,
+    complete_snapshots,
+    complete_sources,
+    pass_settings,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from safetake.config import Config, SqliteConfig
+    from safetake.sources.sqlite.rows.apply import Result
+    from safetake.sources.sqlite.rows.job import Report, Wish
+    from safetake.sources.sqlite.rows.listing import Value
+
+LISTED = 100
+CELL = 60
+"""Characters of a value in a table for people."""
+
+
+@click.command(cls=Command)
+@click.argument("snapshot", metavar="ID", required=False, shell_complete=complete_snapshots)
+@click.argument("source", required=False, shell_complete=complete_sources)
+@click.option("--table", "tables", multiple=True, metavar="TABLE", help="Only this; repeatable.")
+@click.option("--where", metavar="SQL", default="", help="Only rows that meet a condition.")
+@click.option("--since", metavar="TIME", help="Only rows from then on: 2026-11-22 21:58, or 6h.")
+@click.option("--until", metavar="TIME", help="Only rows before.")
+@click.option("--time-column", metavar="COLUMN", default="", help="Where a row's time is.")
+@click.option("--missing", is_flag=True, help="List the rows that are missing.")
+@click.option("--changed", is_flag=True, help="List what changed; with --apply: put it back, too.")
+@click.option("--extra", is_flag=True, help="List the rows that are newer than the snapshot.")
+@click.option("--limit", type=click.IntRange(min=0), default=LISTED, metavar="N",
+              help=f"List at most N rows of a kind and table; default {LISTED}.")  # fmt: skip
+@click.option("--apply", "apply", is_flag=True, help="Bring the missing rows back.")
+@click.option("--recycled", is_flag=True, help="With --changed: also over rows that may be others.")
+@click.option("--fire-triggers", is_flag=True, help="Let the tables' triggers fire.")
+@click.option("--undo", metavar="ID", help="Take an earlier --apply back; `latest` is the newest.")
+@click.option("--dry-run", is_flag=True, help="Do everything, roll it back, and say what it was.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@pass_settings
+def command(
+    settings: Settings,
+    snapshot: str | None,
+    source: str | None,
+    tables: tuple[str, ...],
+    where: str,
+    since: str | None,
+    until: str | None,
+    time_column: str,
+    missing: bool,
+    changed: bool,
+    extra: bool,
+    limit: int,
+    apply: bool,
+    recycled: bool,
+    fire_triggers: bool,
+    undo: str | None,
+    dry_run: bool,
+    yes: bool,
+) -> int:
+    """Compare rows of a snapshot with the live database, and bring them back.
+
+    SOURCE is a sqlite source. Missing rows are in the snapshot and not live, extra ones are live
+    only, changed ones differ. --apply brings the missing back, in one transaction, while the
+    application goes on; what was written since stays. Exit code 3: some rows were left out, and are
+    named.
+    """
+    from safetake.errors import UsageError
+
+    if undo is not None:
+        if snapshot is not None or apply:
+            raise UsageError("--undo takes no snapshot and no --apply")
+        return _undo(settings, undo, dry_run, fire_triggers, yes)
+    if snapshot is None or source is None:
+        raise UsageError("ID and SOURCE are needed", hint="safetake rows latest SOURCE")
+    if (recycled or fire_triggers or dry_run or yes) and not apply:
+        raise UsageError("--recycled, --fire-triggers, --dry-run and --yes go with --apply")
+    if recycled and not changed:
+        raise UsageError("--recycled goes with --changed")
+
+    import time
+
+    from safetake.sources.sqlite.rows.job import SHOWS, Wish
+    from safetake.sources.sqlite.rows.select import Selection, parse_time
+
+    now = time.time()
+    asked = dict(zip(SHOWS, (missing, changed and not apply, extra), strict=True))
+    wish = Wish(
+        Selection(
+            tables,
+            where,
+            parse_time(since, now) if since else None,
+            parse_time(until, now) if until else None,
+            time_column,
+        ),
+        frozenset(name for name, wanted in asked.items() if wanted),
+        limit,
+        apply,
+        changed,
+        recycled,
+        dry_run,
+        fire_triggers,
+    )
+    return _rows(settings, snapshot, source, wish, yes)
+
+
+def _rows(settings: Settings, snapshot: str, source: str, wish: Wish, yes: bool) -> int:
+    import time
+
+    from safetake.cli import output
+    from safetake.clock import go_time, now_ns
+    from safetake.restore.beside import choose
+    from safetake.snapshots import find_snapshot, read_manifest
+    from safetake.sources.sqlite.rows.job import Place, look_and_apply
+
+    started = time.perf_counter()
+    config = settings.load()
+    live = _live(config, source)
+    with settings.open(config) as repository, _alone(config, wish.apply and not wish.dry_run):
+        found = find_snapshot(repository, snapshot)
+        reader = repository.reader()
+        node = choose(reader, found, [source])[source]
+        manifest = read_manifest(reader, found) or {"sources": {}}
+        entry = manifest["sources"].get(source, {})
+        place = Place(
+            live.path, live.busy_timeout, reader, node, entry.get("facts", {}).get("rows") or {}
+        )
+
+        shown = False
+
+        def confirm(report: Report) -> bool:
+            nonlocal shown
+            if yes:
+                return True
+            _ask_somebody(settings)
+            _print(report)
+            shown = True
+            output.line()
+            return click.confirm("Bring rows back into the live database?", err=True)
+
+        report = look_and_apply(
+            place,
+            wish,
+            lambda: _folder(config),
+            {"snapshot": found.id, "source": source, "time": go_time(now_ns())},
+            confirm,
+        )
+        stored = sum(size for _, size in repository.storage.list("data"))
+        read = {
+            "repository_bytes": reader.fetched_bytes,
+            "repository_share": round(reader.fetched_bytes / stored, 6) if stored else 0.0,
+            "local_bytes": report.local_bytes,
+        }
+    seconds = time.perf_counter() - started
+    code = 3 if report.result is not None and report.result.skipped else 0
+    if settings.json:
+        document = _document(report)
+        output.document(
+            {
+                "snapshot": found.id,
+                "source": source,
+                "database": str(live.path),
+                **document,
+                "dry_run": wish.dry_run,
+                "read": read,
+                "seconds": round(seconds, 3),
+            }
+        )
+        return code
+    if not shown:
+        _print(report)
+    if not wish.apply:
+        return code
+    output.line()
+    if report.result is None:
+        output.line("nothing was changed")
+        return code
+    _print_result(report.result, wish.dry_run, "brought back", "put back")
+    if report.undo is not None:
+        output.line(f"undo with: safetake rows --undo {report.undo.id}")
+    return code
+
+
+def _live(config: Config, source: str) -> SqliteConfig:
+    from safetake.config import SqliteConfig
+    from safetake.errors import UsageError
+    from safetake.wording import nearest
+
+    if source not in config.sources:
+        raise UsageError(f"there is no source {source!r}{nearest(source, config.sources)}")
+    live = config.sources[source]
+    if not isinstance(live, SqliteConfig):
+        raise UsageError(
+            f"source {source!r} is of type {live.type}, and has no rows",
+            hint="name a sqlite source; `safetake restore` brings others back",
+        )
+    return live
+
+
+def _folder(config: Config) -> Path:
+    from safetake.state import state_folder
+
+    return state_folder(config.restore.state, "rows")
+
+
+@contextlib.contextmanager
+def _alone(config: Config, writing: bool) -> Iterator[None]:
+    """No restore in place at the same time, neither at work nor begun and not ended."""
+    if not writing:
+        yield
+        return
+    from safetake.errors import RefusedError
+    from safetake.recovery.inplace import restores_folder
+    from safetake.recovery.journal import open_restore, working
+
+    restores = restores_folder(config)
+    with working(restores):
+        journal = open_restore(restores)
+        if journal is not None:
+            raise RefusedError(
+                f"the restore {journal.id} was begun and not ended",
+                hint="end it with `safetake restore --resume` or `--rollback`",
+            )
+        yield
+
+
+def _ask_somebody(settings: Settings) -> None:
+    from safetake.errors import UsageError
+
+    if settings.json or not sys.stdin.isatty():
+        raise UsageError(
+            "rows would be written, and there is nobody to ask",
+            hint="look with --dry-run, then add --yes",
+        )
+
+
+def _undo(settings: Settings, wanted: str, dry_run: bool, fire_triggers: bool, yes: bool) -> int:
+    from safetake.cli import output
+    from safetake.sources.sqlite.rows.job import read_undo, undo
+
+    config = settings.load()
+    folder, record = read_undo(_folder(config), wanted)
+    live = _live(config, record["source"])
+    inserted = sum(record.get("inserted", {}).values())
+    updated = sum(record.get("updated", {}).values())
+    if not yes and not dry_run:
+        _ask_somebody(settings)
+        output.line(f"{folder.id}: {inserted} rows inserted, {updated} changed ({record['time']})")
+        if not click.confirm("Take them back?", err=True):
+            return 0
+    with _alone(config, not dry_run):
+        result = undo(
+            folder,
+            record,
+            live.path,
+            live.busy_timeout,
+            dry_run=dry_run,
+            fire_triggers=fire_triggers,
+        )
+    code = 3 if result.skipped else 0
+    if settings.json:
+        found = result.as_dict()
+        output.document(
+            {
+                "id": folder.id,
+                "snapshot": record["snapshot"],
+                "source": record["source"],
+                "database": record["database"],
+                "dry_run": dry_run,
+                "removed": found.pop("inserted"),
+                "put_back": found.pop("updated"),
+                **found,
+            }
+        )
+        return code
+    if record["state"] == "prepared":
+        output.note("note: it is not known whether these rows were ever committed")
+    _print_result(result, dry_run, "removed again", "put back as before")
+    return code
+
+
+# ------------------------------------------------------------------------------------- printing
+
+
+def _document(report: Report) -> dict[str, Any]:
+    tables = {}
+    for name, counts in report.tables.items():
+        tables[name] = {
+            "missing": counts.missing,
+            "changed": counts.changed,
+            "recycled": counts.recycled,
+            "extra": counts.extra,
+            "parents": counts.parents,
+            "key": report.keys.get(name, []),
+            "notes": report.notes.get(name, []),
+        }
+        listed = report.rows.get(name)
+        if listed:
+            tables[name]["columns"] = report.columns[name]
+            tables[name]["rows"] = _jsonable(listed)
+    return {
+        "tables": tables,
+        "not_compared": report.not_compared,
+        "applied": report.result.as_dict() if report.result else None,
+        "undo": report.undo.id if report.undo else None,
+    }
+
+
+def _jsonable(value: Any) -> Any:
+    """Blobs as hexadecimal text; JSON has no infinity."""
+    import math
+
+    if isinstance(value, dict):
+        return {name: _jsonable(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_jsonable(inner) for inner in value]
+    if isinstance(value, bytes):
+        return value.hex()
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _print(report: Report) -> None:
+    from safetake.cli import output
+
+    rows = []
+    for name, counts in report.tables.items():
+        changed = str(counts.changed)
+        if counts.recycled:
+            changed += f" ({counts.recycled} recycled?)"
+        missing = str(counts.missing)
+        if counts.parents:
+            missing += f" + {counts.parents} parents"
+        rows.append([name, missing, changed, str(counts.extra)])
+    if rows:
+        output.table(["table", "missing", "changed", "extra"], rows, right=[1, 2, 3])
+    for name, notes in report.notes.items():
+        for note in notes:
+            output.line(output.printable_lines(f"{name}: {note}"))
+    for name, reason in report.not_compared.items():
+        output.line(output.printable_lines(f"{name}: not compared: {reason}"))
+    for name, listed in report.rows.items():
+        for kind in ("missing", "extra"):
+            if listed.get(kind):
+                output.line()
+                output.line(f"{kind} in {output.printable_lines(name)}")
+                output.table(report.columns[name], [list(map(_cell, row)) for row in listed[kind]])
+        if listed.get("changed"):
+            output.line()
+            output.line(f"changed in {output.printable_lines(name)}")
+            lines = []
+            for row in listed["changed"]:
+                key = ", ".join(_cell(value) for value in row["key"].values())
+                for column, (before, now) in row["columns"].items():
+                    mark = "recycled?" if row["recycled"] else ""
+                    lines.append([key, column, _cell(before), _cell(now), mark])
+            output.table(["key", "column", "in the snapshot", "now", ""], lines)
+
+
+def _cell(value: Value) -> str:
+    from safetake.cli import output
+
+    if value is None:
+        return "NULL"
+    text = value.hex() if isinstance(value, bytes) else str(value)
+    return output.cut(text[: CELL * 2], CELL)
+
+
+def _print_result(result: Result, dry_run: bool, inserted: str, updated: str) -> None:
+    from safetake.cli import output
+
+    would = "would be " if dry_run else ""
+    names = dict.fromkeys((*result.inserted, *result.updated))
+    for name in names:
+        parts = []
+        if result.inserted.get(name):
+            parts.append(f"{result.inserted[name]} rows {would}{inserted}")
+        if result.updated.get(name):
+            parts.append(f"{result.updated[name]} {would}{updated}")
+        output.line(output.printable_lines(f"{name}: {', '.join(parts)}"))
+    if not names:
+        output.line("no row was written" if not dry_run else "no row would be written")
+    for name, triggers in result.silent.items():
+        output.line(output.printable_lines(f"{name}: not fired: {', '.join(triggers)}"))
+    for row in result.reasons:
+        output.note(
+            output.printable_lines(f"left out: {row['table']} ({row['key']}): {row['reason']}")
+        )
+    if result.skipped > len(result.reasons):
+        output.note(f"left out: {result.skipped - len(result.reasons)} more")

@@ -1,0 +1,376 @@
+"""Bringing rows back: prepared without a lock, written in one short transaction.
+
+1. `prepare`, in the read transaction of the comparison: the rows to insert, and the changed rows as
+   they are and as they shall be, go into the undo folder, which is then durable.
+2. `apply`: BEGIN IMMEDIATE; every row is looked at once more, so that what was written since the
+   comparison stays; parents first; what a constraint or a missing parent forbids is left out and
+   named. Before the commit it is durable what was left out.
+
+A rehearsal does the same and rolls back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import apsw
+
+from safetake.errors import RefusedError
+from safetake.sources.sqlite.facts import quoted
+from safetake.sources.sqlite.rows import references
+from safetake.sources.sqlite.rows.connect import Pair
+from safetake.sources.sqlite.rows.diff import highest_unchanged
+from safetake.sources.sqlite.rows.keys import ForeignKey, groups
+from safetake.sources.sqlite.rows.plan import TablePlan
+from safetake.sources.sqlite.rows.schema import NONE, ROWID, Table
+from safetake.sources.sqlite.rows.sql import number, run
+from safetake.sources.sqlite.rows.triggers import Firing, firing, set_enabled
+from safetake.sources.sqlite.rows.undo import Rows, UndoFolder
+from safetake.sources.sqlite.rows.writing import SKIP, create_skip, insert, kept, skip, update
+
+NAMED = 100
+"""Rows that are left out are named up to this many."""
+
+
+@dataclass(slots=True)
+class Result:
+    """What was written, or would be."""
+
+    inserted: dict[str, int] = field(default_factory=dict)
+    updated: dict[str, int] = field(default_factory=dict)
+    skipped: int = 0
+    reasons: list[dict[str, Any]] = field(default_factory=list)
+    """{table, key, reason} of the first rows that were left out."""
+    silent: dict[str, list[str]] = field(default_factory=dict)
+    """Triggers that did not fire, by table."""
+    fired: list[str] = field(default_factory=list)
+    """Tables whose triggers fired."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            "inserted": self.inserted,
+            "updated": self.updated,
+            "skipped": self.skipped,
+            "skipped_rows": self.reasons,
+            "triggers_not_fired": self.silent,
+            "triggers_fired": self.fired,
+        }
+
+
+@dataclass(slots=True)
+class Schema:
+    """The live tables as far as references and triggers need them."""
+
+    tables: dict[str, Table]
+    """All that can be written, by name."""
+    references: list[ForeignKey]
+    virtual: set[str]
+
+
+def prepare(
+    connection: apsw.Connection,
+    plans: Mapping[str, TablePlan],
+    everything: Mapping[str, TablePlan],
+    schema: Schema,
+    *,
+    changed: bool,
+    recycled: bool,
+) -> list[Rows]:
+    """Copy the rows of the comparison into the attached `undo`. Raises RefusedError.
+
+    `changed` also takes the changed rows, `recycled` those that may be other rows by now.
+    """
+    create_skip(connection)
+    written = []
+    for plan in plans.values():
+        rows = Rows(plan.number, plan.live)
+        rows.create(connection)
+        missing = number(connection, f"SELECT count(*) FROM {plan.diff} WHERE kind IN ('m', 'p')")
+        if missing and plan.no_insert:
+            raise RefusedError(
+                f"table {plan.name}: {missing} rows cannot be brought back: {plan.no_insert}",
+                hint="choose the other tables with --table, or give the column a default",
+            )
+        _copy_missing(connection, plan, rows)
+        if changed and plan.live.kind != NONE:
+            _copy_changed(connection, plan, rows, recycled)
+        written.append(rows)
+    _wrong_parents(connection, everything, schema, written)
+    return written
+
+
+def _copy_missing(connection: apsw.Connection, plan: TablePlan, rows: Rows) -> None:
+    old = {c.name: o.name for c, o in plan.common}
+    values = [
+        f"o.{quoted(old[column.name])}" if column.name in old else f"({column.default or 'NULL'})"
+        for column in plan.live.columns
+    ]
+    names = rows.columns("c")
+    if plan.live.kind == NONE:
+        names.insert(0, "r")
+        free = (
+            f"SELECT 1 FROM {plan.live.place} AS x WHERE x.{plan.live.rowid} = o.{plan.old.rowid}"
+        )
+        values.insert(0, f"CASE WHEN NOT EXISTS ({free}) THEN o.{plan.old.rowid} END")
+    order = ", ".join(f"d.{key}" for key in plan.keys)
+    run(
+        connection,
+        f"INSERT INTO {rows.ins} ({', '.join(names)}) SELECT {', '.join(values)}"
+        f" FROM {plan.diff} AS d CROSS JOIN {plan.old.place} AS o ON {plan.old_is('o')}"
+        f" WHERE d.kind IN ('m', 'p') ORDER BY {order}",
+    )
+    if plan.live.kind == NONE:
+        # the rowid that the row had where it is free, else one above all others
+        run(
+            connection,
+            f"UPDATE {rows.ins} SET r = n + max("
+            f"(SELECT coalesce(max({plan.live.rowid}), 0) FROM {plan.live.place}),"
+            f" (SELECT coalesce(max(r), 0) FROM {rows.ins})) WHERE r IS NULL",
+        )
+
+
+def _copy_changed(connection: apsw.Connection, plan: TablePlan, rows: Rows, recycled: bool) -> None:
+    old = {c.name: o.name for c, o in plan.common}
+    before = [f"l.{quoted(column.name)}" for column in plan.live.columns]
+    after = [
+        f"o.{quoted(old[column.name])}" if column.name in old else f"l.{quoted(column.name)}"
+        for column in plan.live.columns
+    ]
+    names = ", ".join((*rows.columns("b"), *rows.columns("a")))
+    order = ", ".join(f"d.{key}" for key in plan.keys)
+    run(
+        connection,
+        f"INSERT INTO {rows.upd} ({names}) SELECT {', '.join((*before, *after))}"
+        f" FROM {plan.diff} AS d CROSS JOIN {plan.old.place} AS o ON {plan.old_is('o')}"
+        f" CROSS JOIN {plan.live.place} AS l ON {plan.live_is('l')}"
+        f" WHERE d.kind = 'c' {'' if recycled else 'AND d.recycled = 0'} ORDER BY {order}",
+    )
+
+
+def _wrong_parents(
+    connection: apsw.Connection,
+    plans: Mapping[str, TablePlan],
+    schema: Schema,
+    written: list[Rows],
+) -> None:
+    by_name = {rows.table.name: rows for rows in written}
+    highest: dict[str, int | None] = {}
+    for key in schema.references:
+        child, parent = by_name.get(key.child), plans.get(key.parent)
+        if child is None or parent is None or parent.live.kind != ROWID:
+            continue
+        if any(name not in child.table.names for name in key.columns):
+            continue
+        if key.parent not in highest:
+            highest[key.parent] = highest_unchanged(connection, parent)
+        for kind in ("ins", "upd"):
+            references.skip_wrong_parents(
+                connection, key, child, kind, parent, by_name.get(key.parent), highest[key.parent]
+            )
+
+
+def apply(
+    pair: Pair,
+    written: list[Rows],
+    schema: Schema,
+    folder: UndoFolder | None,
+    *,
+    fire_triggers: bool,
+) -> Result:
+    """Write the prepared rows; a rehearsal when there is no folder. The caller made it durable.
+
+    Raises RefusedError, BarrierTimeoutError, apsw.Error; nothing is written then.
+    """
+    connection = pair.connection
+    result = Result()
+    by_name = {rows.table.name: rows for rows in written}
+    decided = {
+        rows.number: (
+            _decide(connection, rows, "ins", "INSERT", schema, fire_triggers),
+            _decide(connection, rows, "upd", "UPDATE", schema, fire_triggers),
+        )
+        for rows in written
+    }
+    pair.lock()
+    try:
+        connection.set_busy_timeout(int(pair.busy_timeout * 1000))
+        for rows in written:
+            _look_again(connection, rows)
+            for key in schema.references:
+                if key.parent == rows.table.name:
+                    references.skip_deserted(connection, key, rows, schema.tables[key.child], "a")
+                if key.child == rows.table.name:
+                    references.skip_orphans(
+                        connection, key, rows, "upd", schema.tables[key.parent],
+                        by_name.get(key.parent),
+                    )  # fmt: skip
+            set_enabled(connection, decided[rows.number][1].fire)
+            result.updated[rows.table.name] = update(connection, rows, "a")
+        links = [(key.child, key.parent) for key in schema.references]
+        for circle in groups([rows.table.name for rows in written], links):
+            members = [by_name[name] for name in circle]
+            _without_orphans(connection, members, schema)
+            for rows in members:
+                set_enabled(connection, decided[rows.number][0].fire)
+                result.inserted[rows.table.name] = insert(connection, rows)
+            if _without_orphans(connection, members, schema, inserted=True):
+                raise RefusedError(
+                    f"rows of {', '.join(circle)} refer to each other, and a constraint forbids"
+                    " some of them",
+                    hint="choose rows with --where, so that the others come back",
+                )
+        _updated_orphans(connection, written, schema)
+        if not any(firing.fire for both in decided.values() for firing in both):
+            _prove(connection, written, result)
+        _tell(connection, written, decided, result)
+        if folder is None:
+            connection.execute("ROLLBACK").fetchall()
+        else:
+            folder.write_skipped(_skipped(connection))
+            connection.execute("COMMIT").fetchall()
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK").fetchall()
+        raise
+    finally:
+        set_enabled(connection, True)
+    return result
+
+
+def _decide(
+    connection: apsw.Connection,
+    rows: Rows,
+    kind: str,
+    event: str,
+    schema: Schema,
+    fire_triggers: bool,
+) -> Firing:
+    table = rows.ins if kind == "ins" else rows.upd
+    if not number(connection, f"SELECT EXISTS (SELECT 1 FROM {table})"):
+        return Firing()
+    return firing(connection, rows.table, event, schema.virtual, fire_triggers)
+
+
+def _look_again(connection: apsw.Connection, rows: Rows) -> None:
+    """Leave out what was written since the comparison."""
+    place = rows.table.place
+    there = f"EXISTS (SELECT 1 FROM {place} AS l WHERE {rows.found('l', 'u', 'c')})"
+    reason = "'a row with its key was written since the comparison'"
+    skip(connection, rows, "ins", reason, f"{rows.ins} AS u WHERE {there}")
+    if rows.table.kind == NONE:
+        return
+    same = (
+        f"EXISTS (SELECT 1 FROM {place} AS l WHERE {rows.found('l', 'u', 'b')}"
+        f" AND NOT ({rows.differs('l', 'u', 'b')}))"
+    )
+    reason = "'it was written since the comparison'"
+    skip(connection, rows, "upd", reason, f"{rows.upd} AS u WHERE NOT {same}")
+
+
+def _without_orphans(
+    connection: apsw.Connection, members: list[Rows], schema: Schema, inserted: bool = False
+) -> int:
+    """Leave out rows whose parents are neither there nor coming, until nothing changes."""
+    by_name = {rows.table.name: rows for rows in members}
+    total = 0
+    while True:
+        found = 0
+        for key in schema.references:
+            child = by_name.get(key.child)
+            if child is None or any(name not in child.table.names for name in key.columns):
+                continue
+            coming = None if inserted else by_name.get(key.parent)
+            found += references.skip_orphans(
+                connection, key, child, "ins", schema.tables[key.parent], coming
+            )
+        total += found
+        if not found:
+            return total
+
+
+def _updated_orphans(connection: apsw.Connection, written: list[Rows], schema: Schema) -> None:
+    """A changed row that would refer to nothing: everything is called off."""
+    for rows in written:
+        for key in schema.references:
+            if key.child != rows.table.name or any(c not in rows.table.names for c in key.columns):
+                continue
+            if references.skip_orphans(
+                connection, key, rows, "upd", schema.tables[key.parent], None
+            ):
+                raise RefusedError(
+                    f"changed rows of {key.child} would go back to a row of {key.parent} that is"
+                    " not there",
+                    hint="bring back the missing rows first, or leave the changed ones out with"
+                    " --where",
+                )
+
+
+def _prove(connection: apsw.Connection, written: list[Rows], result: Result) -> None:
+    """What was written is there, value for value."""
+    for rows in written:
+        for kind, prefix, expected in (
+            ("ins", "c", result.inserted), ("upd", "a", result.updated),
+        ):  # fmt: skip
+            if rows.table.kind == NONE and kind == "upd":
+                continue
+            table = rows.ins if kind == "ins" else rows.upd
+            found = number(
+                connection,
+                f"SELECT count(*) FROM {table} AS u CROSS JOIN {rows.table.place} AS l"
+                f" ON {rows.found('l', 'u', prefix)}"
+                f" WHERE {kept(rows, kind)} AND NOT ({rows.differs('l', 'u', prefix)})",
+            )
+            if found != expected[rows.table.name]:
+                raise RefusedError(
+                    f"table {rows.table.name}: {expected[rows.table.name]} rows were written, and"
+                    f" {found} of them are as in the snapshot",
+                    hint="nothing was changed; has a column another type now?",
+                )
+
+
+def _tell(
+    connection: apsw.Connection,
+    written: list[Rows],
+    decided: Mapping[int, tuple[Firing, Firing]],
+    result: Result,
+) -> None:
+    result.skipped = number(connection, f"SELECT count(*) FROM {SKIP}")
+    result.reasons = name_skipped(connection, written)
+    for rows in written:
+        silent = sorted({name for each in decided[rows.number] for name in each.silent})
+        if silent:
+            result.silent[rows.table.name] = silent
+        if any(each.fire for each in decided[rows.number]):
+            result.fired.append(rows.table.name)
+    result.inserted = {name: count for name, count in result.inserted.items() if count}
+    result.updated = {name: count for name, count in result.updated.items() if count}
+
+
+def name_skipped(connection: apsw.Connection, written: list[Rows]) -> list[dict[str, Any]]:
+    """{table, key, reason} of the first rows that were left out."""
+    found: list[dict[str, Any]] = []
+    for rows in written:
+        for kind, prefix, table in (("ins", "c", rows.ins), ("upd", "a", rows.upd)):
+            names = rows.table.key
+            parts = [f"u.{prefix}{rows.column(name)}" for name in names]
+            if not names:
+                names, parts = ["rowid"], ["u.r" if kind == "ins" else "u.n"]
+            texts = ", ".join(f"quote({part})" for part in parts)
+            for *values, reason in connection.execute(
+                f"SELECT {texts}, s.reason FROM {SKIP} AS s CROSS JOIN {table} AS u ON u.n = s.n"
+                " WHERE s.t = ? AND s.kind = ? ORDER BY s.n LIMIT ?",
+                (rows.number, kind, NAMED - len(found)),
+            ):
+                key = ", ".join(f"{n} = {v}" for n, v in zip(names, values, strict=True))
+                found.append({"table": rows.table.name, "key": key, "reason": reason})
+    return found
+
+
+def _skipped(connection: apsw.Connection) -> list[tuple[int, str, int]]:
+    return [
+        (int(t), str(kind), int(n))
+        for t, kind, n in connection.execute(f"SELECT t, kind, n FROM {SKIP}")
+    ]
