@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -169,18 +168,13 @@ def test_the_exit_code_of_integrity_check_says_nothing(
     backup = backup_of(steps, tmp_path)
     damage(backup)
     asked = "PRAGMA integrity_check;"
-    script = f"import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('{asked}')"
+    script = f"import sqlite3, sys; print(*sqlite3.connect(sys.argv[1]).execute('{asked}'))"
     command: list[str | Path] = ["sqlite3", backup, asked]
     if shutil.which("sqlite3") is None:
         command = [sys.executable, "-c", script, backup]
-    assert subprocess.run(command, check=False, capture_output=True).returncode == 0
-    connection = sqlite3.connect(backup)
-    try:
-        answer = connection.execute("PRAGMA integrity_check").fetchall()
-    except sqlite3.DatabaseError as error:
-        answer = [(str(error),)]
-    connection.close()
-    assert answer != [("ok",)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "On tree page" in done.stdout
 
 
 def test_ours_reads_the_answer_and_the_bytes(tmp_path: Path, repository: MemoryRepository) -> None:
@@ -192,8 +186,7 @@ def test_ours_reads_the_answer_and_the_bytes(tmp_path: Path, repository: MemoryR
 
 
 def damage(path: Path) -> None:
-    """Zeros in the middle of the file: a page of a table."""
-    size = path.stat().st_size
+    """Zeros over the cell pointers of a leaf: rows that cannot be found any more."""
     with path.open("r+b") as file:
-        file.seek(size // 2 // 4096 * 4096)
-        file.write(bytes(4096))
+        file.seek(4 * 4096 + 100)
+        file.write(bytes(40))
