@@ -4,6 +4,8 @@ It listens on a unix socket in a 0700 folder only, takes nothing from the enviro
 by itself, and is a replica of an address where nobody listens: so it keeps keys that have expired
 meanwhile, and its counts can be compared exactly. It is ended by its pid whatever happens; where
 `setpriv` exists it also ends when we are killed.
+
+For a restore it is a master instead (`donor.py`), on one port with a password.
 """
 
 from __future__ import annotations
@@ -105,12 +107,55 @@ def _environment() -> dict[str, str]:
     return {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
 
 
-class ScratchServer:
-    """A running server on the files in `folder`. A context manager; leaving it ends the process."""
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Where a scratch server serves replicas, and who may log in."""
 
-    def __init__(self, binary: Binary, folder: Path, *, appendonly: bool, databases: int) -> None:
+    host: str
+    port: int
+    username: str
+    """Empty: the default user."""
+    password: str
+
+    def lines(self) -> list[str]:
+        """For its configuration file; free of quoting mistakes whatever the password holds."""
+        password, username = (
+            "".join(f"\\x{byte:02x}" for byte in text.encode())
+            for text in (self.password, self.username)
+        )
+        lines = [
+            f'bind "{self.host}"',
+            f"port {self.port}",
+            "protected-mode no",
+            f'user default on ">{password}" ~* &* +@all',
+            "repl-diskless-sync yes",
+            "repl-diskless-sync-delay 0",
+            "client-output-buffer-limit replica 0 0 0",
+            "repl-backlog-size 16mb",
+        ]
+        if self.username and self.username != "default":
+            lines.append(f'user "{username}" on ">{password}" ~* &* +@all')
+        return lines
+
+
+class ScratchServer:
+    """A running server on the files in `folder`. A context manager; leaving it ends the process.
+
+    With `listen` it is a master that serves replicas there, and drops keys that have expired.
+    """
+
+    def __init__(
+        self,
+        binary: Binary,
+        folder: Path,
+        *,
+        appendonly: bool,
+        databases: int,
+        listen: Listen | None = None,
+    ) -> None:
         self._binary = binary
         self._folder = folder
+        self._listen = listen
         self._runtime = Path(tempfile.mkdtemp(prefix="safetake-"))  # sockets allow 107 bytes only
         self._closed_port = socket.socket()
         self._process: subprocess.Popen[bytes] | None = None
@@ -135,6 +180,30 @@ class ScratchServer:
         """Keys and expiring keys of each database. Raises SourceError."""
         return parse_keyspace(parse_info(self._call("INFO", "keyspace")))
 
+    @property
+    def address(self) -> Address:
+        """Its unix socket."""
+        password = None if self._listen is None else self._listen.password
+        return Address("", 0, str(self._runtime / "s"), False, None, password)
+
+    def info(self, section: str) -> dict[str, str]:
+        """One section of INFO. Raises SourceError."""
+        return parse_info(self._call("INFO", section))
+
+    def call(self, *words: str | bytes | int) -> None:
+        """One command whose answer does not matter. Raises SourceError."""
+        self._call(*words)
+
+    @property
+    def alive(self) -> bool:
+        """Whether its process runs."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def closed_port(self) -> int:
+        """A port of 127.0.0.1 that refuses connections for as long as the server is here."""
+        return int(self._closed_port.getsockname()[1])
+
     def save(self) -> Path:
         """Write everything to `dump.rdb` in the folder. Raises SourceError."""
         self._call("SAVE")
@@ -150,7 +219,7 @@ class ScratchServer:
         self._closed_port.close()
         shutil.rmtree(self._runtime, ignore_errors=True)
 
-    def _call(self, *words: str) -> bytes:
+    def _call(self, *words: str | bytes | int) -> bytes:
         if self._connection is None:
             raise ScratchError("the scratch server is not running")
         answer = self._connection.call(*words)
@@ -159,8 +228,13 @@ class ScratchServer:
     def _start(self, *, appendonly: bool, databases: int) -> None:
         self._closed_port.bind(("127.0.0.1", 0))  # bound, never listening: connections are refused
         unix = self._runtime / "s"
+        serving = (
+            ["port 0", f"replicaof 127.0.0.1 {self.closed_port}"]
+            if self._listen is None
+            else self._listen.lines()
+        )
         lines = [
-            "port 0",
+            *serving,
             f'unixsocket "{unix}"',
             "unixsocketperm 700",
             f'dir "{self._folder}"',
@@ -173,9 +247,9 @@ class ScratchServer:
             "appendfsync no",
             "auto-aof-rewrite-percentage 0",
             "aof-load-truncated no",
-            f"replicaof 127.0.0.1 {self._closed_port.getsockname()[1]}",
         ]
         config = self._runtime / "conf"
+        config.touch(mode=0o600)
         config.write_text("\n".join(lines) + "\n")
         command = [self._binary.path, str(config)]
         if setpriv := shutil.which("setpriv"):
@@ -189,10 +263,10 @@ class ScratchServer:
             stderr=subprocess.DEVNULL,
         )
         size = sum(p.stat().st_size for p in self._folder.rglob("*") if p.is_file())
-        self._wait(unix, time.monotonic() + START_SECONDS + SECONDS_PER_MB * size / 1e6)
+        self._wait(time.monotonic() + START_SECONDS + SECONDS_PER_MB * size / 1e6)
 
-    def _wait(self, unix: Path, deadline: float) -> None:
-        address = Address("", 0, str(unix), False, None, None)
+    def _wait(self, deadline: float) -> None:
+        address = self.address
         pause = 0.005
         while time.monotonic() < deadline:
             if self._process is not None and self._process.poll() is not None:

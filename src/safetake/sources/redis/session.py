@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -176,6 +177,22 @@ class RedisSession:
             self._drop_control()
         held = time.monotonic() - started
         self._overrun = held if held > PAUSE_SECONDS else 0.0
+
+    def move_cut(self, info: Mapping[str, str]) -> bool:
+        """The cut becomes the moment at which `info` (INFO replication and keyspace) was read.
+
+        For a caller who holds the writers from that moment on, between `release` and `capture`.
+        False when the capture cannot follow: it is a scan, or of another history.
+        """
+        replica = self._replica
+        if replica is None or self._moment is None:
+            return False
+        if info.get("master_replid") != replica.replid or info.get("role") != "master":
+            return False
+        offset = int(info["master_repl_offset"])
+        self._moment = _Moment(offset, parse_keyspace(dict(info)), time.time_ns())
+        self._overrun = 0.0
+        return True
 
     def capture(self) -> Captured:
         """Take the stream up to the cut, fold, store. Raises SourceError, DamagedError."""

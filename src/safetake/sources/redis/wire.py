@@ -151,6 +151,13 @@ class Connection:
         except OSError:
             return
 
+    def route(self) -> tuple[str, bool]:
+        """(the address by which the server can reach this host, whether it runs on it too)."""
+        if self._socket.family == socket.AF_UNIX:
+            return "127.0.0.1", True
+        here, there = self._socket.getsockname()[0], self._socket.getpeername()[0]
+        return str(here), here == there
+
     def abort(self) -> None:
         """Wake a thread that reads from this connection: it finds the connection closed."""
         try:
