@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Protocol
 
+import safetake
 from bench.command import Run, found, remove, run, size_mb
 
 PASSWORD = "bench"
@@ -130,6 +131,8 @@ path = {json.dumps(str(self.data / "queue"))}
 """
         )
         self.ids = []
+        # as an installer does; an editable checkout may hold modules that were changed since
+        run([sys.executable, "-m", "compileall", "-q", str(Path(safetake.__file__).parent)])
         remove(self.cache)
         if self.template is None:
             remove(self.repository)

@@ -16,13 +16,14 @@ LAYERS = (
     {"recovery"},
     {"backup", "proof"},
     {"restore"},
+    {"ahead"},
     {"connect", "snapshots"},
     {"sources", "repository", "services"},
     {"openers", "scratch", "state"},
     {"swap"},
     {"storage"},
     {"columns", "configfile", "password"},
-    {"config"},
+    {"config", "configplace"},
     {"clock", "errors", "join", "model", "wording"},
 )
 """From the top; a room imports itself and what is below it, so rooms of one line never meet."""

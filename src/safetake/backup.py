@@ -151,9 +151,11 @@ def run_backup(
     sources: list[str] | None = None,
     job: str | None = None,
     progress: Progress | None = None,
+    opened: Callable[[], Repository] | None = None,
 ) -> BackupReport:
     """Take one snapshot; it is durable when this returns (rung `stored`).
 
+    `opened` gives the repository, where somebody has begun to open it (`ahead`).
     Raises SourceError when a source is missing, empty or cannot be held, StorageError when the
     repository cannot take it, RepositoryLockedError. Nothing half-done is visible after a failure.
     """
@@ -163,7 +165,7 @@ def run_backup(
     names = chosen_sources(config, sources, job)
     # scrypt takes half a second outside the GIL: meanwhile the sources' libraries are imported
     with ThreadPoolExecutor(1, "open") as pool:
-        opening = pool.submit(open_repository, config)
+        opening = pool.submit(opened or (lambda: open_repository(config)))
         built = [build(name, config.sources[name]) for name in names]
     with opening.result() as repository:
         return take_snapshot(

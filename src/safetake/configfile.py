@@ -6,7 +6,6 @@ file holds as a value is never repeated in a message: it may be a secret in the 
 
 from __future__ import annotations
 
-import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,11 +30,10 @@ from safetake.config import (
     SqliteConfig,
     SwitchConfig,
 )
+from safetake.configplace import VARIABLE as VARIABLE
+from safetake.configplace import find as find
 from safetake.errors import ConfigError
 from safetake.wording import nearest, printable
-
-VARIABLE = "SAFETAKE_CONFIG"
-PLACES = (Path("safetake.toml"), Path("/etc/safetake/safetake.toml"))
 
 TYPES: dict[str, type[BaseModel]] = {
     "sqlite": SqliteConfig,
@@ -54,28 +52,6 @@ _SECTIONS: dict[str, type[BaseModel]] = {
 # What the design knows and this version does not: said as such, not as a spelling mistake.
 _LATER_SECTIONS = ("retention", "notify")
 _LATER_KINDS = ("verify", "integrity", "prune", "drill", "copy")
-
-
-def find(given: Path | None = None) -> Path:
-    """The file to use: `given`, else $SAFETAKE_CONFIG, else the first of PLACES that exists.
-
-    Raises ConfigError when there is none.
-    """
-    if given is None and os.environ.get(VARIABLE):
-        given = Path(os.environ[VARIABLE])
-    if given is not None:
-        if not os.path.exists(given):  # noqa: PTH110 - Path.exists raises where it may not look
-            raise ConfigError(
-                f"there is no configuration file {given}", hint="`safetake init` writes one"
-            )
-        return given
-    for place in PLACES:
-        if os.path.exists(place):  # noqa: PTH110
-            return place
-    raise ConfigError(
-        "no configuration file: neither ./safetake.toml nor /etc/safetake/safetake.toml exists",
-        hint=f"`safetake init` writes one; or name it with --config FILE or ${VARIABLE}",
-    )
 
 
 def load(path: Path) -> Config:

@@ -32,11 +32,18 @@ def open_repository(config: Config) -> Repository:
     Raises ConfigError, RepositoryMissingError, WrongPasswordError, DamagedError.
     """
     from safetake.password import read_password
+
+    open_storage(config.repository)
+    return open_location(config.repository.location, read_password(config.repository))
+
+
+def open_location(location: str, password: str) -> Repository:
+    """Open the repository in a folder. Raises as `open_repository`."""
     from safetake.repository import Repository
     from safetake.repository.cache import IndexCache, cache_folder
+    from safetake.storage import LocalStorage
 
-    storage = open_storage(config.repository)
-    repository = Repository.open(storage, read_password(config.repository))
+    repository = Repository.open(LocalStorage(Path(location)), password)
     folder = cache_folder()
     if folder is not None and repository.id.isalnum():  # it names a folder
         repository.cache = IndexCache(folder, repository.id, repository.key)

@@ -11,9 +11,12 @@ import shlex
 import stat
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from safetake.config import RepositoryConfig
 from safetake.errors import ConfigError
+
+if TYPE_CHECKING:
+    from safetake.config import RepositoryConfig
 
 FALLBACKS = ("SAFETAKE_PASSWORD", "RESTIC_PASSWORD")
 COMMAND_TIMEOUT = 120.0

@@ -36,15 +36,17 @@ def command(settings: Settings, names: tuple[str, ...]) -> int:
     Of all sources, of those of one job, or of the sources named. Exit code 3: the snapshot was
     taken, but something could not be read and is named.
     """
-    from safetake.backup import chosen_sources, run_backup
+    from safetake.ahead import open_ahead
     from safetake.cli import output
     from safetake.cli.progress import Progress
 
-    config = settings.load()
+    config, opened = open_ahead(settings.find())
+    from safetake.backup import chosen_sources, run_backup
+
     sources, job = select(config, names)
     refuse_half_restored(config, chosen_sources(config, sources, job))
     with Progress(settings.quiet) as progress:
-        report = run_backup(config, sources=sources, job=job, progress=progress)
+        report = run_backup(config, sources=sources, job=job, progress=progress, opened=opened)
     found = report.as_dict()
     if settings.json:
         output.document(found)

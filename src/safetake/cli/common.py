@@ -24,11 +24,17 @@ class Settings:
     json: bool = False
     quiet: bool = False
 
+    def find(self) -> Path:
+        """The configuration file. Raises ConfigError when there is none."""
+        from safetake.configplace import find
+
+        return find(self.config_file)
+
     def load(self) -> Config:
         """The configuration. Raises ConfigError."""
         from safetake import configfile
 
-        return configfile.load(configfile.find(self.config_file))
+        return configfile.load(self.find())
 
     def open(self, config: Config) -> Repository:
         """The repository, opened with the configured password."""

@@ -51,9 +51,7 @@ class IndexCache:
         """`folder` is that of all caches; the repository's id becomes one in it."""
         self._folder = folder / repository
         self._repository = repository.encode()
-        self._key = MasterKey.from_kdf(
-            key.derive(b"safetake-cache-1") + key.derive(b"safetake-cache-2")
-        )
+        self._key = key.subkey(b"index cache")
         self._kept: tuple[int, int, frozenset[BlobId]] | None = None
         """(index files, blobs, trees) that are in the file."""
 

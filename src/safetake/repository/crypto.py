@@ -49,6 +49,10 @@ class MasterKey:
         """The user key in 64 bytes of scrypt output: encrypt ‖ mac.k ‖ mac.r."""
         return MasterKey(derived[:32], derived[32:48], derived[48:64])
 
+    def subkey(self, purpose: bytes) -> MasterKey:
+        """A key of its own for what is sealed outside of the repository; at most 15 bytes."""
+        return MasterKey.from_kdf(self.derive(purpose + b"1") + self.derive(purpose + b"2"))
+
     def derive(self, purpose: bytes) -> bytes:
         """32 bytes for another primitive, bound to the purpose (keyed BLAKE2b)."""
         import hashlib

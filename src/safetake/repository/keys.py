@@ -1,7 +1,6 @@
 """Key files: the master key, sealed with a key that scrypt derives from a password.
 
-Each file in `keys/` opens the same repository with its own password. Parameters of foreign files
-are bounded before they are used: a planted file must not cost gigabytes.
+Each file in `keys/` opens the same repository with its own password.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from typing import Any
 from safetake.clock import go_time, now_ns
 from safetake.errors import DamagedError, SafetakeError, WrongPasswordError
 from safetake.repository.crypto import MasterKey, Sealer
+from safetake.repository.kdf import derive, parse_key
 from safetake.storage import Storage
 
 SCRYPT_N = 1 << 15
@@ -26,7 +26,6 @@ SCRYPT_R = 8
 SCRYPT_P = 5
 """32 MiB, and a quarter to half a second here: the order of restic's own calibration (500 ms)."""
 
-_MAX_MEMORY = 1 << 30
 _MAX_KEYS = 20
 
 
@@ -62,16 +61,7 @@ def user_name() -> str:
 
 
 def _derive(password: str, n: int, r: int, p: int, salt: bytes) -> MasterKey:
-    derived = hashlib.scrypt(
-        password.encode("utf-8", "surrogateescape"),
-        salt=salt,
-        n=n,
-        r=r,
-        p=p,
-        maxmem=128 * r * (n + p + 2) + (1 << 20),
-        dklen=64,
-    )
-    return MasterKey.from_kdf(derived)
+    return MasterKey.from_kdf(derive(password, n, r, p, salt))
 
 
 def seal_key(master: MasterKey, password: str) -> bytes:
@@ -106,32 +96,6 @@ def seal_key(master: MasterKey, password: str) -> bytes:
     ).encode()
 
 
-def _parse(name: str, content: bytes) -> dict[str, Any]:
-    what = f"keys/{name}"
-    if hashlib.sha256(content).hexdigest() != name:
-        raise DamagedError(
-            f"{what} is damaged: its content does not hash to its name",
-            hint="remove it with `safetake key remove` if another key opens the repository",
-        )
-    try:
-        data = json.loads(content)
-        if not isinstance(data, dict):
-            raise DamagedError(f"{what} is damaged: not a JSON object")
-        for word in ("N", "r", "p"):
-            if not isinstance(data[word], int) or data[word] < 1:
-                raise DamagedError(f"{what} is damaged: {word} is not a positive number")
-        for word in ("salt", "data"):
-            data[word] = base64.b64decode(data[word], validate=True)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DamagedError(f"{what} is damaged: not a key file") from error
-    if data.get("kdf") != "scrypt":
-        raise DamagedError(f"{what} uses the unknown key derivation {str(data.get('kdf'))[:20]!r}")
-    n, r, p = data["N"], data["r"], data["p"]
-    if n & (n - 1) or n < 2 or p > 64 or 128 * r * (n + p) > _MAX_MEMORY:
-        raise DamagedError(f"{what} asks for scrypt N={n} r={r} p={p}, more than is accepted")
-    return data
-
-
 def _unseal(name: str, data: dict[str, Any], password: str) -> MasterKey | None:
     """The master key, or None when the password is not this key's."""
     user = _derive(password, data["N"], data["r"], data["p"], data["salt"])
@@ -163,7 +127,7 @@ def find_key(storage: Storage, password: str) -> tuple[MasterKey, str]:
         if tried >= _MAX_KEYS:
             break
         try:
-            data = _parse(name, storage.get("keys", name))
+            data = parse_key(name, storage.get("keys", name))
         except DamagedError as error:
             damaged = error
             continue
@@ -201,7 +165,7 @@ class Keys:
         found = []
         for name, _ in self._storage.list("keys"):
             try:
-                data = _parse(name, self._storage.get("keys", name))
+                data = parse_key(name, self._storage.get("keys", name))
             except FileNotFoundError:
                 continue  # removed since the listing
             found.append(
@@ -221,7 +185,10 @@ class Keys:
         content = seal_key(self._master, password)
         name = hashlib.sha256(content).hexdigest()
         self._storage.put("keys", name, content)
-        if _unseal(name, _parse(name, self._storage.get("keys", name)), password) != self._master:
+        if (
+            _unseal(name, parse_key(name, self._storage.get("keys", name)), password)
+            != self._master
+        ):
             self._storage.remove("keys", name)
             raise DamagedError(f"keys/{name} did not read back as written")
         return name

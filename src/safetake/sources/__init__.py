@@ -15,6 +15,19 @@ if TYPE_CHECKING:
     from safetake.model import Opener, Restorer, Source
 
 
+def load(kind: object) -> None:
+    """Import what a type of source needs, ahead of `build`; an unknown type needs nothing."""
+    if kind == "sqlite":
+        import safetake.sources.sqlite
+    elif kind == "chroma":
+        import safetake.sources.chroma.session
+        import safetake.sources.chroma.source
+    elif kind == "redis":
+        import safetake.sources.redis
+    elif kind == "files":
+        import safetake.sources.files  # noqa: F401
+
+
 def build(name: str, config: SourceConfig) -> Source:
     """The source that a section of the configuration describes; touches nothing yet."""
     if config.type == "sqlite":

@@ -12,12 +12,11 @@ from typing import Any
 
 import apsw
 
-from safetake.config import SqliteConfig
 from safetake.model import CaptureContext, Parent
 from safetake.sources.chroma import catalogue
 from safetake.sources.sqlite import facts, live
 from safetake.sources.sqlite.header import read_header
-from safetake.sources.sqlite.session import SqliteSession
+from safetake.sources.sqlite.session import Settings, SqliteSession
 
 NAME = "chroma.sqlite3"
 BUSY_SECONDS = 5.0
@@ -31,8 +30,7 @@ class ChromaDatabase(SqliteSession):
     def __init__(
         self, name: str, path: Path, context: CaptureContext, held: Callable[[], None]
     ) -> None:
-        config = SqliteConfig(type="sqlite", path=path, busy_timeout=BUSY_SECONDS)
-        super().__init__(name, config, _part_of(context))
+        super().__init__(name, Settings(path, BUSY_SECONDS), _part_of(context))
         self._held = held
         self._database_path = path
         self._questions: apsw.Connection | None = None

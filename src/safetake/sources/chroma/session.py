@@ -18,9 +18,8 @@ import os
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from safetake.config import ChromaConfig
 from safetake.errors import BarrierTimeoutError, SourceError
 from safetake.model import BlobId, CaptureContext, Captured, Cut, Node
 from safetake.sources.chroma import hnsw, nodes
@@ -31,6 +30,9 @@ from safetake.sources.chroma.parent import ParentSegments, fingerprint
 from safetake.sources.chroma.pieces import ShortRead, SpoolSink, WriterSink, copy_file
 from safetake.sources.chroma.segments import SegmentCopy, copy_segment, scan
 from safetake.sources.chroma.spool import Spool
+
+if TYPE_CHECKING:
+    from safetake.config import ChromaConfig
 
 _THREADS = 2
 _PREPARE_SECONDS = 1.0

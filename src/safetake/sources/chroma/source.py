@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from safetake.config import ChromaConfig
 from safetake.errors import ConfigError, SafetakeError, SourceError
 from safetake.model import CaptureContext, Session, SourceState
 from safetake.sources.chroma.database import NAME
+
+if TYPE_CHECKING:
+    from safetake.config import ChromaConfig
 
 
 class ChromaSource:

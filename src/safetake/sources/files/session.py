@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import os
 import time
+from typing import TYPE_CHECKING
 
-from safetake.config import FilesConfig
 from safetake.errors import SourceError
 from safetake.model import CaptureContext, Captured, Cut
 from safetake.sources.files.assembly import Assembly
@@ -24,6 +24,9 @@ from safetake.sources.files.facts import Totals
 from safetake.sources.files.metadata import node_of, xattrs_of
 from safetake.sources.files.survey import Survey
 from safetake.sources.files.told import Told
+
+if TYPE_CHECKING:
+    from safetake.config import FilesConfig
 
 METHOD = "read before, judged by change times at the cut"
 

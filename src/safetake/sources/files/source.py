@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import os
 import time
+from typing import TYPE_CHECKING
 
-from safetake.config import FilesConfig
 from safetake.model import CaptureContext, SourceState
 from safetake.sources.files import walk
 from safetake.sources.files.cut import foreign_clock
 from safetake.sources.files.exclude import Exclusions
 from safetake.sources.files.metadata import kind_of
 from safetake.sources.files.session import FilesSession
+
+if TYPE_CHECKING:
+    from safetake.config import FilesConfig
 
 INSPECT_SECONDS = 2.0
 

@@ -9,8 +9,8 @@ import os
 import time
 from collections import deque
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
-from safetake.config import FilesConfig
 from safetake.errors import SourceError
 from safetake.model import CaptureContext, Node
 from safetake.sources.files import walk
@@ -19,6 +19,9 @@ from safetake.sources.files.content import Contents
 from safetake.sources.files.exclude import Exclusions
 from safetake.sources.files.known import Folder, Known
 from safetake.sources.files.metadata import beside, kind_of, node_of, same, xattrs_of
+
+if TYPE_CHECKING:
+    from safetake.config import FilesConfig
 
 SECOND_LOOK_NS = 200_000_000
 """A pass longer than this is followed by another: the less time before the cut, the better."""

@@ -18,11 +18,15 @@ While a backup by replication runs, the server counts one replica more, which ma
 
 from __future__ import annotations
 
-from safetake.config import RedisConfig
+from typing import TYPE_CHECKING
+
 from safetake.errors import SafetakeError
 from safetake.model import CaptureContext, SourceState
 from safetake.sources.redis.proof import questions
 from safetake.sources.redis.session import RedisSession
+
+if TYPE_CHECKING:
+    from safetake.config import RedisConfig
 
 __all__ = ["RedisSession", "RedisSource", "questions"]
 

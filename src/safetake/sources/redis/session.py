@@ -16,9 +16,8 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from safetake.config import RedisConfig
 from safetake.errors import BarrierTimeoutError, DamagedError, SafetakeError, SourceError
 from safetake.model import CaptureContext, Captured, Cut, Node
 from safetake.sources.redis import aof
@@ -45,6 +44,9 @@ from safetake.sources.redis.wire import (
     ServerSilentError,
     encode,
 )
+
+if TYPE_CHECKING:
+    from safetake.config import RedisConfig
 
 PAUSE_SECONDS = 3.0
 """The server lets its writers go after this time whatever becomes of us."""

@@ -11,11 +11,13 @@ import socket
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import unquote, urlsplit
 
-from safetake.config import RedisConfig
 from safetake.errors import ConfigError, SourceError
+
+if TYPE_CHECKING:
+    from safetake.config import RedisConfig
 
 CONNECT_SECONDS = 10.0
 REPLY_SECONDS = 60.0

@@ -14,11 +14,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import apsw
 
-from safetake.config import SqliteConfig
 from safetake.errors import SafetakeError, SourceError
 from safetake.model import BlobId, CaptureContext, Captured, Cut, Node
 from safetake.sources.sqlite import facts, live, rawfile
@@ -30,6 +30,18 @@ from safetake.sources.sqlite.rollback import RollbackCopy
 from safetake.sources.sqlite.stored import LiveFirst
 from safetake.sources.sqlite.vfs import open_snapshot
 from safetake.sources.sqlite.walcut import WalCut, wal_position
+
+if TYPE_CHECKING:
+    from safetake.config import SqliteConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a session needs of a `SqliteConfig`, for a database that has no section of its own."""
+
+    path: Path
+    busy_timeout: float = 5.0
+    may_be_empty: bool = False
 
 
 @dataclass(slots=True)
@@ -52,7 +64,7 @@ class SqliteSession:
     part = False
     """whether the file stands in a directory that somebody else makes (Chroma)"""
 
-    def __init__(self, name: str, config: SqliteConfig, context: CaptureContext) -> None:
+    def __init__(self, name: str, config: SqliteConfig | Settings, context: CaptureContext) -> None:
         self._name = name
         self._config = config
         self._path = config.path

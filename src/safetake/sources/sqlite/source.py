@@ -5,14 +5,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import apsw
 
-from safetake.config import SqliteConfig
 from safetake.errors import SourceError
 from safetake.model import CaptureContext, Session, SourceState
 from safetake.sources.sqlite import facts, live
 from safetake.sources.sqlite.header import read_header, status
 from safetake.sources.sqlite.session import SqliteSession
+
+if TYPE_CHECKING:
+    from safetake.config import SqliteConfig
 
 _RANK_ROLLBACK, _RANK_WAL = 20, 30
 _LARGE_LOG = 4
