@@ -168,6 +168,11 @@ class RedisConfig(_Section):
         "`auto`: replication, and scan where the server does not allow it",
     )
     may_be_empty: bool = Field(default=False, description="accept a server without any key")
+    data: FilePath | None = Field(
+        default=None,
+        description="the server's own folder (`dir`), with dump.rdb and appendonlydir: for "
+        "restores while the server is stopped",
+    )
 
     @field_validator("url")
     @classmethod
