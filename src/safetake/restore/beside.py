@@ -7,6 +7,7 @@ The result is durable when it returns.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from safetake.errors import DamagedError, RestoreError, UsageError
 from safetake.model import Progress
+from safetake.restore.durable import kept_durable
 from safetake.restore.plan import RestorePlan, plan_node
-from safetake.restore.write import TreeWriter, sync_file_system
+from safetake.restore.write import TreeWriter
 from safetake.snapshots import META_FOLDER, SnapshotInfo, read_manifest, root_nodes
 
 if TYPE_CHECKING:
@@ -80,19 +82,22 @@ def restore_to(
     }
     total = sum(plan.bytes for plan in plans.values())
 
-    def count(written: int) -> None:
-        nonlocal done
-        done += written
-        if progress is not None:
-            progress("restore", done, total)
+    with contextlib.ExitStack() as stack:
+        wrote = stack.enter_context(kept_durable(target)) if durable else None
 
-    writer = TreeWriter(reader, target, count)
-    for name, plan in plans.items():
-        begun = time.perf_counter()
-        writer.write(plan, overwrite=overwrite)
-        report.sources[name] = _summary(target, name, plan, time.perf_counter() - begun)
-    if durable:
-        sync_file_system(target)
+        def count(written: int) -> None:
+            nonlocal done
+            done += written
+            if wrote is not None:
+                wrote(written)
+            if progress is not None:
+                progress("restore", done, total)
+
+        writer = TreeWriter(reader, target, count)
+        for name, plan in plans.items():
+            begun = time.perf_counter()
+            writer.write(plan, overwrite=overwrite)
+            report.sources[name] = _summary(target, name, plan, time.perf_counter() - begun)
     report.problems = writer.problems
     report.seconds = time.perf_counter() - started
     return report

@@ -9,7 +9,6 @@ the process may; modes, times and extended attributes always. Nothing follows a 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
 import stat
@@ -36,7 +35,8 @@ _STREAM_BYTES = 16 << 20
 columns of a record come close to each other, whatever packs they are in."""
 
 
-def _failure(path: str, error: OSError) -> RestoreError:
+def failure(path: str, error: OSError) -> RestoreError:
+    """What could not be written, why, and what to do about it."""
     hint = {
         errno.ENOSPC: "free space there, or restore to another folder with --to",
         errno.EDQUOT: "raise the quota, or restore to another folder with --to",
@@ -110,9 +110,9 @@ class TreeWriter:
         except FileExistsError as error:
             # never through a link that somebody put there
             if not overwrite or not stat.S_ISDIR(os.lstat(place).st_mode):
-                raise _failure(place, error) from error
+                raise failure(place, error) from error
         except OSError as error:
-            raise _failure(place, error) from error
+            raise failure(place, error) from error
 
     def _make(self, path: str, overwrite: bool, make: Callable[[str], None]) -> None:
         place = self._at(path)
@@ -122,7 +122,7 @@ class TreeWriter:
                     os.unlink(place)  # noqa: PTH108
             make(place)
         except OSError as error:
-            raise _failure(place, error) from error
+            raise failure(place, error) from error
 
     def _open(self, path: str) -> int:
         return os.open(
@@ -158,7 +158,7 @@ class TreeWriter:
         except FileNotFoundError:
             pass
         except OSError as error:
-            raise _failure(path, error) from error
+            raise failure(path, error) from error
 
     def _create(self, target: _Target) -> int:
         try:
@@ -172,7 +172,7 @@ class TreeWriter:
                 os.close(fd)
                 raise
         except OSError as error:
-            raise _failure(target.path, error) from error
+            raise failure(target.path, error) from error
         return fd
 
     def _plan_blobs(
@@ -209,7 +209,7 @@ class TreeWriter:
                 elif target.fd is not None:
                     _write_all(target.fd, plain, at)
             except OSError as error:
-                raise _failure(target.path, error) from error
+                raise failure(target.path, error) from error
             self._progress(len(plain))
 
     def _finish(self, target: _Target) -> None:
@@ -221,7 +221,7 @@ class TreeWriter:
                 raise DamagedError(f"{target.path}: its length is not the snapshot's")
             self._metadata_fd(target.fd, target.path, target.file.node)
         except OSError as error:
-            raise _failure(target.path, error) from error
+            raise failure(target.path, error) from error
 
     def _metadata_fd(self, fd: int, path: str, node: Node) -> None:
         if self._owner and (node.uid or node.gid or self._inherits):
@@ -302,15 +302,3 @@ def _write_all(fd: int, data: bytes | bytearray, at: int) -> None:
         written = os.pwrite(fd, view, at)
         view = view[written:]
         at += written
-
-
-def sync_file_system(path: Path) -> None:
-    """Make everything written to the file system of `path` durable. Raises RestoreError."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.syncfs(fd) != 0:
-            number = ctypes.get_errno()
-            raise _failure(str(path), OSError(number, os.strerror(number)))
-    finally:
-        os.close(fd)
