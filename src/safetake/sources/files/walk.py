@@ -23,6 +23,9 @@ MAX_DEPTH = 100
 FLAT_BYTES = 12
 """Length of a listing's hash; 2^96 leaves no chance for two listings of one folder to collide."""
 
+WORK_PREFIX = ".safetake-restore-"
+"""Of folders in which a restore in place works: they are no part of anybody's data."""
+
 _NO_TRACE = getattr(os, "O_NOATIME", 0)
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 # Without blocking, so that a FIFO which took a file's place cannot stop us.
@@ -36,7 +39,7 @@ class Listing:
     status: os.stat_result
     """Of the folder itself, taken before its entries were read."""
     entries: list[tuple[str, os.stat_result]]
-    """Sorted by name, without what is excluded."""
+    """Sorted by name, without what is excluded and without folders that a restore works in."""
     flat: bytes
     """Hash of everything above that changes when an entry does. Equal hashes: nothing changed."""
     problems: list[tuple[str, str]]
@@ -85,6 +88,8 @@ def look(folder: int, path: str, exclusions: Exclusions) -> Listing:
     with os.scandir(folder) as scan:
         for entry in scan:
             name = entry.name
+            if name.startswith(WORK_PREFIX):
+                continue
             try:
                 found = entry.stat(follow_symlinks=False)
             except FileNotFoundError:

@@ -1,0 +1,179 @@
+"""What a restore in place will change in a folder, for its plan: counted, nothing touched.
+
+Told by stamps and, where those differ and the length does not, by content: a file with another time
+and the same bytes is no loss. Bounded in time; what was not compared any more counts as changed.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetake.errors import RefusedError
+from safetake.model import Loss, Node, Reader
+from safetake.sources.files import walk
+from safetake.sources.files.compare import Selection
+from safetake.sources.files.content import blob_ids
+from safetake.sources.files.exclude import Exclusions
+from safetake.sources.files.metadata import kind_of, node_of
+from safetake.wording import printable
+
+SECONDS = 20.0
+EXAMPLES = 10
+
+
+def look_into(
+    folder: Path,
+    exclusions: Exclusions,
+    selection: Selection,
+    options: Mapping[str, Any],
+    reader: Reader,
+    node: Node,
+) -> tuple[list[Loss], list[str]]:
+    """The losses, and warnings. Raises RefusedError, DamagedError."""
+    look = _Look(exclusions, selection, reader)
+    root = _opened(folder)
+    try:
+        look.folder(root, "", node, selection.names("", folder=True))
+    except OSError as error:
+        raise RefusedError(
+            f"{folder} can not be read: {error.strerror or error}",
+            hint="run the restore as a user who may read everything that it replaces",
+        ) from error
+    finally:
+        os.close(root)
+    if not selection.everything and not look.named:
+        raise RefusedError(
+            "nothing in the snapshot has a name like that",
+            hint="patterns are as in .gitignore: `*.txt` anywhere, `/a/b.txt` from the top",
+        )
+    loss, warnings = look.loss, []
+    extra = look.extra
+    names = ", ".join(look.examples[:5])
+    if options.get("delete_extra"):
+        loss.newer, loss.examples = extra, look.examples
+    elif extra:
+        warnings.append(
+            f"{extra} files are not in the snapshot and are kept: {names}"
+            + (" …" if extra > 5 else "")
+        )
+    if look.guessed:
+        warnings.append(f"{look.guessed} of the changed files were not compared byte by byte")
+    if look.unreadable:
+        raise RefusedError(
+            f"{look.unreadable[0]} can not be read, so it can not be saved before it is replaced",
+            hint="run the restore as a user who may read it, or leave it out",
+        )
+    return [loss], warnings
+
+
+def _opened(folder: Path) -> int:
+    try:
+        return walk.open_root(os.fspath(folder))
+    except OSError as error:
+        raise RefusedError(
+            f"{folder} can not be opened: {error.strerror}",
+            hint="run the restore as the owner of the folder, or as root",
+        ) from error
+
+
+class _Look:
+    def __init__(self, exclusions: Exclusions, selection: Selection, reader: Reader) -> None:
+        self._exclusions = exclusions
+        self._selection = selection
+        self._reader = reader
+        self._deadline = time.monotonic() + SECONDS
+        self.loss = Loss("files")
+        self.extra = 0
+        self.examples: list[str] = []
+        self.guessed = 0
+        self.unreadable: list[str] = []
+        self.named = False
+
+    def folder(self, live: int, path: str, node: Node, selected: bool) -> None:
+        """A folder that is in both."""
+        listing = walk.look(live, path, self._exclusions)
+        there = dict(listing.entries)
+        stored = {}
+        for each in self._reader.tree(node.subtree) if node.subtree is not None else []:
+            place = walk.join(path, each.name)
+            if not self._exclusions.match(place, folder=each.type == "dir"):
+                stored[each.name] = each
+        for name in sorted({*there, *stored}):
+            place = walk.join(path, name)
+            old, new = there.get(name), stored.get(name)
+            folder = new.type == "dir" if new is not None else _is_folder(old)
+            wanted = selected or self._selection.names(place, folder=folder)
+            self.named = self.named or (wanted and new is not None)
+            if new is None:
+                if wanted:
+                    self._extra(live, place, name, old)
+            elif old is None:
+                self._missing(place, new, wanted)
+            elif folder and _is_folder(old):
+                with walk.opened_folder(live, name) as inner:
+                    self.folder(inner, place, new, wanted)
+            elif wanted or folder:
+                self._both(live, place, name, old, new)
+
+    def _extra(self, live: int, place: str, name: str, old: os.stat_result | None) -> None:
+        assert old is not None
+        if not _is_folder(old):
+            if not stat.S_ISSOCK(old.st_mode):
+                self.extra += 1
+                if len(self.examples) < EXAMPLES:
+                    self.examples.append(printable(place))
+            return
+        with walk.opened_folder(live, name) as inner:
+            for each, state in walk.look(inner, place, self._exclusions).entries:
+                self._extra(inner, walk.join(place, each), each, state)
+
+    def _missing(self, place: str, new: Node, wanted: bool) -> None:
+        if new.type != "dir":
+            self.loss.missing += wanted and new.type != "socket"
+            return
+        for each in self._reader.tree(new.subtree) if new.subtree is not None else []:
+            inner = walk.join(place, each.name)
+            named = wanted or self._selection.names(inner, folder=each.type == "dir")
+            self.named = self.named or named
+            self._missing(inner, each, named)
+
+    def _both(self, live: int, place: str, name: str, old: os.stat_result, new: Node) -> None:
+        if kind_of(old.st_mode) != new.type:
+            self.loss.changed += 1
+            if _is_folder(old):
+                self._extra(live, place, name, old)
+            return
+        now = node_of(name, old)
+        if new.type == "symlink":
+            now.linktarget = os.readlink(name, dir_fd=live)
+            self.loss.changed += now.linktarget != new.linktarget
+        elif new.type == "file":
+            self.loss.changed += self._differs(live, place, name, now, new)
+        else:
+            self.loss.changed += now.device != new.device
+
+    def _differs(self, live: int, place: str, name: str, now: Node, new: Node) -> bool:
+        same = now.size == new.size
+        if same and now.mtime_ns == new.mtime_ns and now.inode == new.inode:
+            return False
+        try:
+            descriptor = walk.open_file(live, name)
+        except PermissionError:
+            self.unreadable.append(printable(place))
+            return True
+        try:
+            if same and time.monotonic() > self._deadline:
+                self.guessed += 1
+                return True
+            return not same or list(blob_ids(descriptor, now.size)) != new.content
+        finally:
+            os.close(descriptor)
+
+
+def _is_folder(state: os.stat_result | None) -> bool:
+    return state is not None and stat.S_ISDIR(state.st_mode)

@@ -1,0 +1,382 @@
+"""A folder of files replaced in place, entry by entry, and put back.
+
+Every entry that differs is exchanged by a rename; what is equal is not touched, what the snapshot
+does not have stays unless its removal was asked for, and what is excluded is never looked at. No
+process has to stop: what was written after the safety copy makes the restore refuse before anything
+is moved, and what is written while it moves is found afterwards and makes it go back. A process
+that keeps a file open goes on with the file that it opened.
+
+`files.json` in `work` holds what `Swap` does not know: how the folders looked before, how they are
+to look, and by which stamps the exchanged entries are known again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetake.config import FilesConfig
+from safetake.errors import RefusedError, RestoreError
+from safetake.model import Check, Node, Reader, RestoreOutline, RestoreWork, Session
+from safetake.sources.files.compare import Changes, Comparison, Selection, everything_in, prune
+from safetake.sources.files.exclude import Exclusions
+from safetake.sources.files.folders import Look, dress, loosen
+from safetake.sources.files.proof import questions
+from safetake.swap import Move, Swap, sync_folder
+
+PLAN = "files.json"
+MARGIN_NS = 40_000_000
+"""How much earlier than the safety copy's recorded time its cut of the files may be: one barrier
+waits at most so long for the clock that stamps files (`cut.fix_cut`)."""
+
+HINT = "nothing was changed; run it again, with what writes there stopped"
+
+
+class FilesRestorer:
+    """One folder."""
+
+    type = "files"
+
+    def __init__(self, name: str, config: FilesConfig) -> None:
+        self.name = name
+        self._config = config
+        self._exclusions = Exclusions(config.exclude)
+
+    def outline(
+        self,
+        entry: Mapping[str, Any],
+        mode: str,
+        options: Mapping[str, Any],
+        reader: Reader,
+        node: Node,
+    ) -> RestoreOutline:
+        """Look, change nothing. Raises RefusedError."""
+        from safetake.sources.files.losses import look_into
+
+        if mode == "beside":
+            raise RefusedError(
+                f"source {self.name} is a folder of files: --beside is for databases",
+                hint="restore it with --to DIR, or in place without --beside",
+            )
+        folder = self._folder()
+        place = self._traps(folder)
+        outline = RestoreOutline(
+            mode="offline",
+            target=str(folder),
+            space={place: int(entry.get("bytes", 0))},
+            absent=not folder.exists(),
+        )
+        if place == folder:
+            outline.warnings.append(
+                f"{folder} is a mount point, or its parent may not be written: the copies lie in "
+                "it until the restore ends"
+            )
+        if not outline.absent:
+            outline.losses, warnings = look_into(
+                folder, self._exclusions, self._selection(options), options, reader, node
+            )
+            outline.warnings += warnings
+        return outline
+
+    def place(self) -> Path:
+        """The parent, where it is on the same file system and may be written; else the folder."""
+        folder = self._folder()
+        parent = folder.parent
+        if not folder.is_dir():
+            return parent
+        same = not os.path.ismount(folder) and folder.stat().st_dev == parent.stat().st_dev
+        return parent if same and os.access(parent, os.W_OK | os.X_OK) else folder
+
+    def check_staged(self, work: RestoreWork) -> list[Check]:
+        """Counted and hashed; raw files are only counted."""
+        if work.entry.get("facts", {}).get("raw"):
+            return [Check("raw files", any(work.staged.iterdir()), True, work.staged.exists())]
+        return questions(work.staged, work.entry)
+
+    def quiet(self, work: RestoreWork) -> None:
+        """Nothing has to be: see `switch`. What was written until now is stamped before the safety
+        copy, beyond all doubt, when this returns."""
+        time.sleep(1.5 * MARGIN_NS / 1e9)
+
+    def raw_files(self) -> list[Path]:
+        """The folder."""
+        return [self._folder()]
+
+    def take_over(self, work: RestoreWork, session: Session) -> bool:
+        """Nothing to lock."""
+        return True
+
+    def let_go(self, work: RestoreWork) -> None:
+        """Nothing is locked."""
+
+    # ------------------------------------------------------------------------ the exchange
+
+    def switch(self, work: RestoreWork) -> None:
+        """Exchange what differs. Raises RestoreError, RefusedError."""
+        swap = Swap(work.work)
+        try:
+            if not swap.planned:
+                self._prepare(work, swap)
+            plan = _Plan.read(work.work)
+            self._open(plan, swap)
+            swap.forward()
+            self._as_planned(plan, swap, work.safety_ns)
+            self._dress(plan, swap, back=False)
+        except OSError as error:
+            raise _failed(error, self._folder()) from error
+
+    def touched(self, work: RestoreWork) -> bool:
+        """Whether moves are recorded, and so perhaps done."""
+        return Swap(work.work).planned
+
+    def switch_back(self, work: RestoreWork) -> None:
+        """Every entry and every folder as it was. Raises RestoreError."""
+        swap = Swap(work.work)
+        if not swap.planned:
+            return
+        try:
+            plan = _Plan.read(work.work)
+            self._open(plan, swap)
+            swap.backward()
+            self._dress(plan, swap, back=True)
+        except OSError as error:
+            raise _failed(error, self._folder()) from error
+
+    def confirm(self, work: RestoreWork) -> list[Check]:
+        """The entries that were staged, and checked there, are the live ones."""
+        plan = _Plan.read(work.work)
+        wrong = [
+            move.live
+            for move, stamp in zip(Swap(work.work).moves(), plan.new, strict=True)
+            if _stamp(move.live) != stamp
+        ]
+        found = len(plan.new) - len(wrong)
+        return [
+            Check("folder is there", self._folder().is_dir(), True, self._folder().is_dir()),
+            Check("entries exchanged", not wrong, len(plan.new), found, "; ".join(wrong[:3])),
+        ]
+
+    def finish(self, work: RestoreWork, *, committed: bool) -> None:
+        """Make `work` removable for its owner: it may hold folders that were read-only."""
+        if os.geteuid() == 0 or not work.work.exists():
+            return
+        for base, folders, _ in os.walk(work.work):
+            for name in folders:
+                place = f"{base}/{name}"
+                if not stat.S_ISLNK(os.lstat(place).st_mode):
+                    os.chmod(place, 0o700)  # noqa: PTH101
+
+    def _prepare(self, work: RestoreWork, swap: Swap) -> None:
+        folder, staged = self._folder(), work.staged
+        selection = self._selection(work.options)
+        if not selection.everything:
+            loosen(str(staged))
+            prune(str(staged), selection)
+        plan = _Plan()
+        if not folder.exists():
+            state = staged.lstat()
+            plan.add(Move(str(folder), str(staged)), state, None)
+        else:
+            changes = Comparison(
+                str(folder),
+                str(staged),
+                self._exclusions,
+                selection,
+                delete_extra=bool(work.options.get("delete_extra")),
+                one_file_system=self._config.one_file_system,
+            ).run()
+            _refuse_newer(folder, changes, work.safety_ns)
+            for change in changes.entries:
+                live = f"{folder}/{change.path}"
+                new = None if change.staged is None else f"{staged}/{change.path}"
+                seen = None if change.live is None else (change.live.st_dev, change.live.st_ino)
+                plan.add(Move(live, new, seen), change.staged, change.live)
+            plan.folders = {
+                f"{folder}/{path}" if path else str(folder): looks
+                for path, looks in changes.folders.items()
+            }
+        plan.write(work.work)
+        swap.plan(plan.moves)
+
+    def _open(self, plan: _Plan, swap: Swap) -> None:
+        """Folders that are read-only for their owner, until `_dress`: the outermost first."""
+        if os.geteuid() == 0:
+            return
+        moves = swap.moves()
+        places = {*plan.folders, *(os.path.dirname(m.new) for m in moves if m.new)}  # noqa: PTH120
+        for number, *_ in plan.tight:
+            move = moves[number]
+            places |= {move.live, move.new or move.live, str(swap.old(number))}
+        for place in sorted(places, key=lambda p: p.count("/")):
+            if os.path.isdir(place) and not os.path.islink(place):  # noqa: PTH112, PTH114
+                loosen(place)
+
+    def _as_planned(self, plan: _Plan, swap: Swap, safety_ns: int) -> None:
+        """What was put aside is what was compared: written in between, it would be lost."""
+        for number, (move, stamp) in enumerate(zip(swap.moves(), plan.old, strict=True)):
+            aside = str(swap.old(number))
+            if stamp is None or not os.path.lexists(aside):
+                continue
+            late = _stamp(aside) != stamp
+            if stamp[0] == stat.S_IFDIR and safety_ns:
+                late = late or any(
+                    state.st_ctime_ns > safety_ns - MARGIN_NS
+                    for _, state in everything_in(aside)
+                    if not stat.S_ISDIR(state.st_mode)
+                )
+            if late:
+                raise RefusedError(f"{move.live} was written while it was replaced", hint=HINT)
+
+    def _dress(self, plan: _Plan, swap: Swap, *, back: bool) -> None:
+        """Folders as they are to look, or as they looked; the innermost first."""
+        if os.geteuid() != 0:
+            moves = swap.moves()
+            for number, mode, new in plan.tight:
+                if new is not back:
+                    os.chmod(moves[number].live, mode)  # noqa: PTH101
+        for place in sorted(plan.folders, key=lambda p: p.count("/"), reverse=True):
+            before, after = plan.folders[place]
+            dress(place, before if back else after)
+
+    # ------------------------------------------------------------------------ what stands in the way
+
+    def _traps(self, folder: Path) -> Path:
+        parent = folder.parent
+        if not folder.exists():
+            if not parent.is_dir():
+                raise RefusedError(
+                    f"{parent} does not exist: the folder was moved, or its volume is not there",
+                    hint="mount the volume, or correct `path` of the source",
+                )
+            _writable(parent)
+            return parent
+        if not folder.is_dir():
+            raise RefusedError(
+                f"{folder} is no folder", hint="correct `path` of the source, or move it away"
+            )
+        place = self.place()
+        _writable(folder)
+        _writable(place)
+        owner = folder.stat().st_uid
+        if os.geteuid() not in (0, owner):
+            raise RefusedError(
+                f"{folder} belongs to another user (uid {owner}): what is restored would be ours",
+                hint="run the restore as that user, or as root",
+            )
+        return place
+
+    def _selection(self, options: Mapping[str, Any]) -> Selection:
+        folder = str(self._folder())
+        patterns = []
+        for pattern in options.get("paths") or []:
+            inner = str(pattern).removeprefix(folder + "/")
+            if inner.startswith("/") and inner == pattern:
+                raise RefusedError(
+                    f"{pattern} is not in {folder}",
+                    hint="name paths in the folder, or patterns such as `*.txt`",
+                )
+            patterns.append(f"/{inner}" if inner != pattern else inner)
+        return Selection(patterns)
+
+    def _folder(self) -> Path:
+        return Path(os.path.realpath(self._config.path))
+
+
+class _Plan:
+    """What `files.json` holds, and the moves that go with it."""
+
+    def __init__(self) -> None:
+        self.moves: list[Move] = []
+        """Not in the file: `Swap` has them."""
+        self.folders: dict[str, tuple[Look, Look | None]] = {}
+        """Live folders that change, or are changed in: how they looked, how they are to look."""
+        self.new: list[list[int] | None] = []
+        """By move: the stamp of what comes."""
+        self.old: list[list[int] | None] = []
+        """By move: the stamp of what goes."""
+        self.tight: list[tuple[int, int, bool]] = []
+        """(move, mode, whether it comes) of folders that move: a read-only one can not be renamed
+        by its owner."""
+
+    def add(self, move: Move, new: os.stat_result | None, old: os.stat_result | None) -> None:
+        """One more move."""
+        for state in (new, old):
+            if state is not None and stat.S_ISDIR(state.st_mode):
+                self.tight.append((len(self.moves), stat.S_IMODE(state.st_mode), state is new))
+        self.moves.append(move)
+        self.new.append(None if new is None else _of(new))
+        self.old.append(None if old is None else _of(old))
+
+    def write(self, work: Path) -> None:
+        """Durably. Raises OSError."""
+        folders = {
+            place: [now.as_list(), None if then is None else then.as_list()]
+            for place, (now, then) in self.folders.items()
+        }
+        told = {"folders": folders, "new": self.new, "old": self.old, "tight": self.tight}
+        with (work / PLAN).open("w", encoding="utf-8") as file:
+            json.dump(told, file)
+            file.flush()
+            os.fsync(file.fileno())
+        sync_folder(work)
+
+    @classmethod
+    def read(cls, work: Path) -> _Plan:
+        """What was written. Raises OSError."""
+        told = json.loads((work / PLAN).read_text(encoding="utf-8"))
+        plan = cls()
+        plan.folders = {
+            place: (Look.of(now), None if then is None else Look.of(then))
+            for place, (now, then) in told["folders"].items()
+        }
+        plan.new, plan.old = told["new"], told["old"]
+        plan.tight = [(number, mode, new) for number, mode, new in told["tight"]]
+        return plan
+
+
+def _refuse_newer(folder: Path, changes: Changes, safety_ns: int) -> None:
+    for change in changes.entries:
+        if change.live is None or not safety_ns:
+            continue
+        for place, state in everything_in(f"{folder}/{change.path}"):
+            if state.st_ctime_ns > safety_ns - MARGIN_NS:
+                raise RefusedError(f"{place} was written after the safety copy", hint=HINT)
+
+
+def _of(state: os.stat_result) -> list[int] | None:
+    """By what an entry is known again after a move; a folder's own stamps change with it."""
+    if stat.S_ISDIR(state.st_mode):
+        return [stat.S_IFDIR, state.st_ino]
+    return [stat.S_IFMT(state.st_mode), state.st_ino, state.st_size, state.st_mtime_ns]
+
+
+def _stamp(place: str) -> list[int] | None:
+    try:
+        return _of(os.lstat(place))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _writable(folder: Path) -> None:
+    if os.statvfs(folder).f_flag & os.ST_RDONLY:
+        raise RefusedError(
+            f"{folder} is on a read-only file system",
+            hint="mount it writable, or restore with --to",
+        )
+    if not os.access(folder, os.W_OK | os.X_OK) and folder.stat().st_uid != os.geteuid():
+        raise RefusedError(
+            f"{folder} may not be written by this user",
+            hint="run the restore as the owner of the data, or as root",
+        )
+
+
+def _failed(error: OSError, folder: Path) -> RestoreError:
+    return RestoreError(
+        f"cannot exchange {error.filename or folder}: {error.strerror or error}",
+        hint="mend that, then `safetake restore --resume` or `--rollback`",
+    )
