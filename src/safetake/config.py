@@ -130,10 +130,17 @@ class ChromaConfig(_Section):
     url: Url | None = Field(
         default=None, description="a server instead of a folder; not one moment, and marked so"
     )
+    server: Url | None = Field(
+        default=None,
+        description="with `path`: the server that uses the folder, for restores of collections "
+        "and records while it runs",
+    )
     tenant: str | None = Field(default=None, description="with `url`: only this tenant")
     database: str | None = Field(default=None, description="with `url`: only this database")
     headers: dict[str, str] = Field(
-        default={}, repr=False, description="with `url`: headers of each request, no secrets"
+        default={},
+        repr=False,
+        description="with `url` or `server`: headers of each request, no secrets",
     )
     headers_env: dict[str, str] = Field(
         default={}, description="header name to the environment variable that holds its value"
@@ -144,6 +151,8 @@ class ChromaConfig(_Section):
     def _one_place(self) -> ChromaConfig:
         if (self.path is None) == (self.url is None):
             raise ValueError("exactly one of path and url is needed")
+        if self.url is not None and self.server is not None:
+            raise ValueError("server goes with path; url is the server already")
         return self
 
 
