@@ -45,8 +45,9 @@ class Offline:
         if not self._planned(work):
             self._refuse_written(work, files_of(self._path))
             self._plan(work, away, into)
-        away.forward()
-        if _identity(into.moves()[-1].new or "") is not None:
+        if all(_identity(move.new or "") is not None for move in into.moves()):
+            # once one is in, what lies beside the name belongs to the new set
+            away.forward()
             self._refuse_late(work, away)
         into.forward()
 
