@@ -132,6 +132,22 @@ def test_given_a_large_file_then_an_insertion_costs_its_surroundings(tmp_path: P
         assert second.prove() == {}
 
 
+def test_given_a_dump_of_redis_then_changes_all_over_it_cost_little(tmp_path: Path) -> None:
+    data = bytearray(b"REDIS0011" + os.urandom(8 << 20))
+    (tmp_path / "dump.rdb").write_bytes(data)
+    with MemoryRepository() as repository:
+        first = take(tmp_path, repository)
+        stored = repository.stored_bytes
+        places = range(100, len(data), 512 << 10)
+        for place in places:
+            data[place] ^= 1
+        (tmp_path / "dump.rdb").write_bytes(data)
+        second = take(tmp_path, repository, first)
+        assert second.read("dump.rdb") == data
+        assert repository.stored_bytes - stored <= 2 * content.DUMP_LONGEST * len(places)
+        assert second.prove() == {}
+
+
 @pytest.mark.parametrize(
     "size",
     [

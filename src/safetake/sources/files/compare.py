@@ -129,11 +129,7 @@ class Comparison:
                 if old.st_dev == self._device:
                     self._folder(place, wanted)
                 elif not self._one_file_system:
-                    raise RefusedError(
-                        f"{self._at(self._live, place)} is another file system: nothing can be "
-                        "moved into it at once",
-                        hint="make it a source of its own, and exclude it here",
-                    )
+                    raise other_file_system(self._at(self._live, place))
             elif wanted or folder:
                 self._both(place, old, new)
         now = look_at(self._at(self._live, path))
@@ -142,7 +138,7 @@ class Comparison:
 
     def _both(self, path: str, old: os.stat_result, new: os.stat_result) -> None:
         if stat.S_ISDIR(old.st_mode):
-            self._nothing_excluded(path)
+            may_give_way(self._at(self._live, path), path, self._exclusions, self._device)
             self._changes.entries.append(Change(path, new, old))
         elif self._equal(path, old, new):
             self._changes.equal += 1
@@ -171,14 +167,6 @@ class Comparison:
         for name, state in sorted(self._list(self._live, path).items()):
             self._extra(walk.join(path, name), state, True)
         self._looks[path] = (look_at(self._at(self._live, path)), None)
-
-    def _nothing_excluded(self, path: str) -> None:
-        place = self._at(self._live, path)
-        if not all_ours(place, path, self._exclusions, self._device):
-            raise RefusedError(
-                f"{place} is a folder with excluded entries, and a file in the snapshot",
-                hint="move them away; a restore never touches what is excluded",
-            )
 
     def _equal(self, path: str, old: os.stat_result, new: os.stat_result) -> bool:
         if (
@@ -230,6 +218,23 @@ def _by_file(
     for path, state in names:
         found.setdefault((state.st_dev, state.st_ino), set()).add(path)
     return {key: frozenset(paths) for key, paths in found.items()}
+
+
+def other_file_system(place: str) -> RefusedError:
+    """Why a folder on another file system is no part of a restore."""
+    return RefusedError(
+        f"{place} is another file system: nothing can be moved into it at once",
+        hint="make it a source of its own, and exclude it here",
+    )
+
+
+def may_give_way(place: str, path: str, exclusions: Exclusions, device: int) -> None:
+    """Raises RefusedError when a folder that is to become a file holds what is not ours."""
+    if not all_ours(place, path, exclusions, device):
+        raise RefusedError(
+            f"{place} is a folder with excluded entries, and no folder in the snapshot",
+            hint="move them away; a restore never touches what is excluded",
+        )
 
 
 def all_ours(place: str, path: str, exclusions: Exclusions, device: int) -> bool:

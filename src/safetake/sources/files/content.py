@@ -1,8 +1,9 @@
 """The bytes of files, cut into blobs and handed to the writer.
 
 A file up to SMALL_BYTES is one blob, many of them to a buffer; a larger one is cut by its
-content, so that an insertion costs its surroundings and not the rest of the file. The cut depends
-on nothing but the bytes: a proof finds the same blob ids in a restored copy. A file that changes
+content, so that an insertion costs its surroundings and not the rest of the file. A dump of Redis
+is cut finer: one changed key in a hundred touches each 256 KiB of it. The cut depends on nothing
+but the bytes: a proof finds the same blob ids in a restored copy. A file that changes
 while it is read is read again; the result always says which state of the file it is.
 """
 
@@ -28,7 +29,15 @@ CUT_AVERAGE = 256 << 10
 CUT_SHORTEST = 64 << 10
 CUT_LONGEST = BATCH_BYTES
 
-CHUNKER = f"fastcdc2020/{CUT_SHORTEST}/{CUT_AVERAGE}/{CUT_LONGEST}/nc2/whole<={SMALL_BYTES}"
+DUMP_BEGINS = b"REDIS"
+DUMP_AVERAGE = 16 << 10
+DUMP_SHORTEST = 4 << 10
+DUMP_LONGEST = 64 << 10
+
+CHUNKER = (
+    f"fastcdc2020/{CUT_SHORTEST}/{CUT_AVERAGE}/{CUT_LONGEST}/nc2/whole<={SMALL_BYTES}"
+    f"/rdb/{DUMP_SHORTEST}/{DUMP_AVERAGE}/{DUMP_LONGEST}"
+)
 """Names the cut in manifests: digests of files are comparable only under equal names."""
 
 ATTEMPTS = 3
@@ -37,18 +46,27 @@ IN_FLIGHT = 8
 
 
 @cache
-def _cutter() -> FastCDC:
+def _cutter(dump: bool) -> FastCDC:
     from pyfastcdc import FastCDC
 
+    if dump:
+        return FastCDC(
+            DUMP_AVERAGE, min_size=DUMP_SHORTEST, max_size=DUMP_LONGEST, normalized_chunking=2
+        )
     return FastCDC(CUT_AVERAGE, min_size=CUT_SHORTEST, max_size=CUT_LONGEST, normalized_chunking=2)
 
 
-def _cuts(view: memoryview, *, final: bool) -> list[int]:
+def _cuts(view: memoryview, *, dump: bool, final: bool) -> list[int]:
     """Lengths of the chunks of `view`; one that more bytes might lengthen is left off."""
-    sizes = [chunk.length for chunk in _cutter().cut_buf(view)]
+    sizes = [chunk.length for chunk in _cutter(dump).cut_buf(view)]
     if not final and sum(sizes[:-1]) > 0:
         sizes.pop()
     return sizes
+
+
+def _is_dump(first: memoryview) -> bool:
+    """Whether a file that begins so is a dump of Redis."""
+    return first[: len(DUMP_BEGINS)] == DUMP_BEGINS
 
 
 def _fill(descriptor: int, view: memoryview, position: int) -> int:
@@ -66,14 +84,18 @@ def blob_ids(descriptor: int, size: int) -> Iterator[BlobId]:
     """Ids of the blobs that the first `size` bytes are cut into, found without a writer."""
     buffer = bytearray(min(size, BATCH_BYTES))
     position = carried = 0
+    dump = False
     while position < size:
         with memoryview(buffer) as view:
             want = min(len(buffer) - carried, size - position)
             got = _fill(descriptor, view[carried : carried + want], position)
+            if not position:
+                dump = _is_dump(view[:got])
             position += got
             filled = carried + got
             final = position == size or got < want
-            sizes = [filled] if size <= SMALL_BYTES else _cuts(view[:filled], final=final)
+            whole = size <= SMALL_BYTES
+            sizes = [filled] if whole else _cuts(view[:filled], dump=dump, final=final)
             start = 0
             for length in sizes:
                 yield hashlib.sha256(view[start : start + length]).digest()
@@ -170,16 +192,19 @@ class Contents:
         self._submit()
         position = 0
         rest = b""
+        dump = False
         while True:
             buffer = self._buffer = self._writer.buffer()
             buffer[: len(rest)] = rest
             with memoryview(buffer) as view:
                 want = min(BATCH_BYTES - len(rest), size - position)
                 got = _fill(descriptor, view[len(rest) : len(rest) + want], position)
+                if not position:
+                    dump = _is_dump(view[:got])
                 position += got
                 filled = len(rest) + got
                 final = position == size or got < want
-                self._sizes = _cuts(view[:filled], final=final)
+                self._sizes = _cuts(view[:filled], dump=dump, final=final)
                 self._owners = [content] * len(self._sizes)
                 rest = bytes(view[sum(self._sizes) : filled])
             self._advance(got)

@@ -1,7 +1,7 @@
 """How a folder itself looks (owner, mode, time, attributes), recorded and put back.
 
 A folder whose entries are exchanged gets a new time of its own; a read-only one has to be opened
-for that. Both are ended by setting what was recorded: absolute values, so that it may be done twice.
+for that. Both are ended by setting what was recorded: absolute values, which may be set twice.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from typing import Any
 from safetake.errors import RefusedError
 from safetake.model import Loss, Node, Reader
 from safetake.sources.files import walk
-from safetake.sources.files.compare import Selection
+from safetake.sources.files.compare import Selection, may_give_way, other_file_system
 from safetake.sources.files.content import blob_ids
 from safetake.sources.files.exclude import Exclusions
 from safetake.sources.files.metadata import kind_of, node_of
@@ -33,10 +33,13 @@ def look_into(
     options: Mapping[str, Any],
     reader: Reader,
     node: Node,
+    *,
+    one_file_system: bool = False,
 ) -> tuple[list[Loss], list[str]]:
     """The losses, and warnings. Raises RefusedError, DamagedError."""
-    look = _Look(exclusions, selection, reader)
     root = _opened(folder)
+    look = _Look(folder, os.fstat(root).st_dev, exclusions, selection, reader)
+    look.one_file_system = one_file_system
     try:
         look.folder(root, "", node, selection.names("", folder=True))
     except OSError as error:
@@ -82,11 +85,21 @@ def _opened(folder: Path) -> int:
 
 
 class _Look:
-    def __init__(self, exclusions: Exclusions, selection: Selection, reader: Reader) -> None:
+    def __init__(
+        self,
+        root: Path,
+        device: int,
+        exclusions: Exclusions,
+        selection: Selection,
+        reader: Reader,
+    ) -> None:
+        self._root = root
+        self._device = device
         self._exclusions = exclusions
         self._selection = selection
         self._reader = reader
         self._deadline = time.monotonic() + SECONDS
+        self.one_file_system = False
         self.loss = Loss("files")
         self.extra = 0
         self.examples: list[str] = []
@@ -115,6 +128,10 @@ class _Look:
             elif old is None:
                 self._missing(place, new, wanted)
             elif folder and _is_folder(old):
+                if old.st_dev != self._device:
+                    if self.one_file_system:
+                        continue
+                    raise other_file_system(f"{self._root}/{place}")
                 with walk.opened_folder(live, name) as inner:
                     self.folder(inner, place, new, wanted)
             elif wanted or folder:
@@ -146,6 +163,7 @@ class _Look:
         if kind_of(old.st_mode) != new.type:
             self.loss.changed += 1
             if _is_folder(old):
+                may_give_way(f"{self._root}/{place}", place, self._exclusions, self._device)
                 self._extra(live, place, name, old)
             return
         now = node_of(name, old)

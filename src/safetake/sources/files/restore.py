@@ -78,7 +78,13 @@ class FilesRestorer:
             )
         if not outline.absent:
             outline.losses, warnings = look_into(
-                folder, self._exclusions, self._selection(options), options, reader, node
+                folder,
+                self._exclusions,
+                self._selection(options),
+                options,
+                reader,
+                node,
+                one_file_system=self._config.one_file_system,
             )
             outline.warnings += warnings
         return outline
@@ -243,7 +249,7 @@ class FilesRestorer:
             before, after = plan.folders[place]
             dress(place, before if back else after)
 
-    # ------------------------------------------------------------------------ what stands in the way
+    # ------------------------------------------------------------------------ what is in the way
 
     def _traps(self, folder: Path) -> Path:
         parent = folder.parent
