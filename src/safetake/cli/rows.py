@@ -129,7 +129,7 @@ def _rows(settings: Settings, snapshot: str, source: str, wish: Wish, yes: bool)
     config = settings.load()
     live = _live(config, source)
     with settings.open(config) as repository, _alone(config, wish.apply and not wish.dry_run):
-        found = find_snapshot(repository, snapshot)
+        found = find_snapshot(repository, snapshot, [source])
         reader = repository.reader()
         node = choose(reader, found, [source])[source]
         manifest = read_manifest(reader, found) or {"sources": {}}
