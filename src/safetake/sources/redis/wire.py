@@ -222,11 +222,18 @@ class Connection:
             size = int(rest)
             return None if size < 0 else self._exactly(size + 2)[:-2]
         if kind == b"*":
-            return [self.reply() for _ in range(max(0, int(rest)))]
+            return None if int(rest) < 0 else [self._element() for _ in range(int(rest))]
         raise ServerGoneError(
             f"{self.address} does not speak the Redis protocol",
             hint="is the port right, and is TLS on at both ends or at neither?",
         )
+
+    def _element(self) -> Reply:
+        """A reply inside a list, where an error is an element (of EXEC)."""
+        try:
+            return self.reply()
+        except ServerRefusal as refused:
+            return refused
 
     def line(self) -> bytes:
         """One line without its end. Raises ServerGoneError."""

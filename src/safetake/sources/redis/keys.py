@@ -1,0 +1,276 @@
+"""Single keys out of a snapshot into a live server, while its applications go on.
+
+A batch of keys is watched, read (DUMP and expiry), written to the undo file, and then restored in
+one transaction, in which it is read back: so a key that somebody writes meanwhile ends the
+transaction and is looked at again, and nothing is replaced that is not in the undo file, durably,
+before.
+
+`RESTORE` with an expiry that is over deletes a live key and answers OK. Keys that have expired, or
+will within MARGIN_MS by the server's own clock, are therefore left out; the transaction asks for
+that clock once more, and should it have run past, what was deleted is put back at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetake.errors import RestoreError
+from safetake.model import Progress
+from safetake.sources.redis.live import LiveKey, read_keys, server_ms
+from safetake.sources.redis.pattern import compile_pattern
+from safetake.sources.redis.rdb import TYPE_NAMES, RdbFile, Record
+from safetake.sources.redis.server import Server
+from safetake.sources.redis.undofile import UndoFile
+from safetake.sources.redis.values import MAX_VALUE, content_digest
+from safetake.sources.redis.wire import Connection, ServerRefusal
+
+MARGIN_MS = 5_000
+BATCH_KEYS = 200
+BATCH_BYTES = 4 << 20
+CLOCK_MS = 2_000
+"""Redis 6 tells the time that is left only: expiries that are so close are equal."""
+_TRIES = 20
+_SHOWN = 20
+
+ACL_HINT = (
+    "+select +dump +pexpiretime (Redis 6: +pttl) +time +restore +watch +unwatch +multi +exec +del"
+    " and the keys (~PATTERN)"
+)
+
+
+@dataclass(slots=True)
+class KeysReport:
+    """What was found, and done (or would be: `dry_run`)."""
+
+    missing: int = 0
+    """Not there: brought back."""
+    changed: int = 0
+    """There with another value, type or expiry: put back when that was asked for, else left."""
+    same: int = 0
+    expired: int = 0
+    """Expired since the snapshot, or about to: not brought back."""
+    busy: list[str] = field(default_factory=list)
+    """Written by somebody again and again, and left alone."""
+    refused: list[str] = field(default_factory=list)
+    """What the server did not take, with its answer."""
+    different: list[str] = field(default_factory=list)
+    """Not what was written when it was read back."""
+    examples: list[str] = field(default_factory=list)
+    """Some of the missing and, when they are put back, of the changed."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    @property
+    def complete(self) -> bool:
+        """Whether every key that should be back is."""
+        return not (self.busy or self.refused or self.different)
+
+
+@dataclass(slots=True)
+class _Wanted:
+    """One key of the snapshot."""
+
+    key: bytes
+    expire_ms: int | None
+    payload: bytes
+
+    @property
+    def name(self) -> str:
+        return self.key.decode("utf-8", "backslashreplace")
+
+
+class Keys:
+    """One restore of keys. `run` with `dry_run` only looks."""
+
+    def __init__(
+        self,
+        dump: Path,
+        connection: Connection,
+        patterns: Sequence[str],
+        db: int | None,
+        *,
+        changed: bool,
+        progress: Progress,
+    ) -> None:
+        self._dump = dump
+        self._connection = connection
+        self._server = Server.ask(connection)
+        self._patterns = [compile_pattern(p.encode("utf-8", "surrogateescape")) for p in patterns]
+        self._db = db
+        self._changed = changed
+        self._progress = progress
+
+    def run(self, undo: UndoFile | None) -> KeysReport:
+        """Restore, with what is replaced in `undo`; without one only look.
+
+        Raises DamagedError, SourceError, RestoreError.
+        """
+        report = KeysReport()
+        selected = -1
+        for db, batch in self._batches():
+            if db != selected:
+                self._connection.call("SELECT", db)
+                selected = db
+            self._one_batch(db, batch, report, undo)
+        return report
+
+    # -- the snapshot's keys -----------------------------------------------------------------
+
+    def _batches(self) -> Iterator[tuple[int, list[_Wanted]]]:
+        most = 1 if self._server.is_cluster else BATCH_KEYS  # keys of a batch share no slot
+        batch: list[_Wanted] = []
+        now, size, done = -1, 0, 0
+        with RdbFile(self._dump) as file:
+            for record in file.records():
+                if not self._is_wanted(record):
+                    continue
+                length = record.end - record.start
+                if batch and (record.db != now or len(batch) >= most or size > BATCH_BYTES):
+                    yield now, batch
+                    batch, size = [], 0
+                now, size, done = record.db, size + length, done + 1
+                batch.append(_Wanted(record.key, record.expire_ms, file.dump_payload(record)))
+                self._progress("keys", done, 0)
+        if batch:
+            yield now, batch
+
+    def _is_wanted(self, record: Record) -> bool:
+        if self._db is not None and record.db != self._db:
+            return False
+        return not self._patterns or any(p.fullmatch(record.key) for p in self._patterns)
+
+    # -- one batch ---------------------------------------------------------------------------
+
+    def _one_batch(
+        self, db: int, batch: list[_Wanted], report: KeysReport, undo: UndoFile | None
+    ) -> None:
+        for left in reversed(range(_TRIES)):
+            soon = server_ms(self._connection) + MARGIN_MS
+            alive = [w for w in batch if w.expire_ms is None or w.expire_ms > soon]
+            if undo is not None and alive:
+                self._connection.call("WATCH", *[w.key for w in alive])
+            live = {
+                found.key: found
+                for found in read_keys(self._connection, self._server, [w.key for w in alive])
+            }
+            missing = [w for w in alive if w.key not in live]
+            changed = [w for w in alive if w.key in live and not same(w, live[w.key])]
+            todo = missing + (changed if self._changed else [])
+            if undo is not None and todo:
+                undo.keep(db, [(w.key, w.payload, live.get(w.key)) for w in todo])
+                answers = self._restore(todo, live)
+                if answers is None:  # somebody wrote one of them since it was read
+                    if left:
+                        continue
+                    if len(batch) > 1:
+                        for one in batch:
+                            self._one_batch(db, [one], report, undo)
+                    else:
+                        report.busy.append(batch[0].name)
+                    return
+                undo.became(db, self._look(todo, live, answers, report))
+            elif undo is not None and alive:
+                self._connection.call("UNWATCH")
+            report.expired += len(batch) - len(alive)
+            report.missing += len(missing)
+            report.changed += len(changed)
+            report.same += len(alive) - len(missing) - len(changed)
+            room = max(0, _SHOWN - len(report.examples))
+            report.examples += [w.name for w in todo[:room]]
+            return
+
+    def _restore(self, todo: list[_Wanted], live: dict[bytes, LiveKey]) -> list[Any] | None:
+        """The answers of the transaction; None when it did not take place."""
+        commands: list[tuple[str | bytes | int, ...]] = [("MULTI",), ("TIME",)]
+        ask = "PEXPIRETIME" if self._modern else "PTTL"
+        for one in todo:
+            replace = ("REPLACE",) if one.key in live else ()
+            ttl = one.expire_ms or 0
+            commands += [
+                ("RESTORE", one.key, ttl, one.payload, *replace, "ABSTTL"),
+                ("DUMP", one.key),
+                (ask, one.key),
+            ]
+        answers = self._connection.pipeline([*commands, ("EXEC",)])
+        for answer in answers:
+            if isinstance(answer, ServerRefusal):
+                first = next(a for a in answers if isinstance(a, ServerRefusal))
+                if first.code in ("NOPERM", "OOM", "READONLY", "MISCONF"):
+                    raise RestoreError(str(first), hint=_hint(first)) from None
+                raise first
+        result: list[Any] | None = answers[-1]
+        return result
+
+    @property
+    def _modern(self) -> bool:
+        return self._server.family == "valkey" or self._server.version >= (7,)
+
+    def _look(
+        self,
+        todo: list[_Wanted],
+        live: dict[bytes, LiveKey],
+        answers: list[Any],
+        report: KeysReport,
+    ) -> list[tuple[bytes, bytes]]:
+        """What the transaction left: as written, refused, or expired at that very moment. Returns
+        the keys whose payload is another than they were given."""
+        became = []
+        seconds, micros = answers[0]
+        now = int(seconds) * 1000 + int(micros) // 1000
+        for index, one in enumerate(todo):
+            answer, payload, left = answers[1 + 3 * index : 4 + 3 * index]
+            if isinstance(answer, ServerRefusal):
+                report.refused.append(f"{one.name}: {answer}")
+                continue
+            if payload is None:
+                if one.expire_ms is None or one.expire_ms > now:
+                    report.different.append(one.name)
+                elif (was := live.get(one.key)) is not None:
+                    self._put_back(was)
+                continue
+            expire = None if left < 0 else left if self._modern else left + now
+            if not same(one, LiveKey(one.key, payload, expire)):
+                report.different.append(one.name)
+            if payload != one.payload:
+                became.append((one.key, payload))
+        return became
+
+    def _put_back(self, was: LiveKey) -> None:
+        """A live key that was deleted because the old one's time had come in between."""
+        self._connection.call("RESTORE", was.key, was.expire_ms or 0, was.payload, "ABSTTL")
+
+
+def same(wanted: _Wanted, live: LiveKey) -> bool:
+    """Whether a live key holds what the snapshot has: value and expiry."""
+    if (wanted.expire_ms is None) != (live.expire_ms is None):
+        return False
+    if wanted.expire_ms is not None and abs(wanted.expire_ms - (live.expire_ms or 0)) > CLOCK_MS:
+        return False
+    return same_value(wanted.payload, live.payload)
+
+
+def same_value(one: bytes, other: bytes) -> bool:
+    """Whether two DUMP payloads hold the same value, in whichever encoding."""
+    if one[:-10] == other[:-10]:
+        return True
+    if TYPE_NAMES.get(one[0]) != TYPE_NAMES.get(other[0]) or max(len(one), len(other)) > MAX_VALUE:
+        return False
+    digests = [content_digest(payload[0], payload[1:-10]) for payload in (one, other)]
+    if digests[0] is not None and digests[1] is not None:
+        return digests[0] == digests[1]
+    # a stream, or fields with expiries: another form of a newer server is taken for equal
+    return one[0] != other[0]
+
+
+def _hint(refusal: ServerRefusal) -> str:
+    return {
+        "NOPERM": f"the user needs {ACL_HINT}",
+        "OOM": "raise maxmemory on the live server",
+        "READONLY": "the server is a replica: name its master",
+        "MISCONF": "the server cannot write its disk: see its log",
+    }.get(refusal.code, refusal.hint)

@@ -1,0 +1,218 @@
+"""What a restore of keys replaces, durable before it is replaced; and how it is taken back.
+
+JSON lines in a private file: first what the restore was, then one line for each key: what was there
+(nothing, or DUMP's payload and the expiry) and what it was given. A torn last line was not acted
+upon. Taking back gives a key its old value only while it holds what the restore gave it; what an
+application wrote since stays.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Self
+
+from safetake.errors import RestoreError
+from safetake.sources.redis.live import FOOTER, LiveKey, read_keys, server_ms
+from safetake.sources.redis.server import Server
+from safetake.sources.redis.values import MAX_VALUE, content_digest
+from safetake.sources.redis.wire import Connection
+from safetake.swap import sync_folder
+
+SUFFIX = ".keys.undo"
+FORMAT = 1
+_TRIES = 20
+
+_Entry = tuple[bytes, bytes, LiveKey | None]
+"""key, payload that it is given, what is there"""
+
+
+def identity(payload: bytes) -> list[str]:
+    """Of DUMP's payload: of its bytes, and of its content where that is known."""
+    body = payload[:-FOOTER]
+    found = [hashlib.blake2b(body, digest_size=16).hexdigest()]
+    content = content_digest(payload[0], body[1:]) if len(payload) <= MAX_VALUE else None
+    return found if content is None else [*found, content.hex()]
+
+
+class UndoFile:
+    """Written while keys are restored. A context manager."""
+
+    def __init__(self, path: Path, begin: Mapping[str, Any]) -> None:
+        self.path = path
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            self._file: IO[bytes] = os.fdopen(fd, "wb")
+            self._write([{"format": FORMAT, **begin}])
+            sync_folder(path.parent)
+        except OSError as error:
+            raise _failed(path, error) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def keep(self, db: int, entries: Sequence[_Entry]) -> None:
+        """Durable when it returns. Raises RestoreError."""
+        try:
+            self._write(
+                [
+                    {
+                        "db": db,
+                        "key": _text(key),
+                        "old": None if was is None else _text(was.payload),
+                        "old_expire": None if was is None else was.expire_ms,
+                        "new": identity(payload),
+                    }
+                    for key, payload, was in entries
+                ]
+            )
+        except OSError as error:
+            raise _failed(self.path, error) from error
+
+    def became(self, db: int, entries: Sequence[tuple[bytes, bytes]]) -> None:
+        """Keys and their payloads as the server dumps them now, perhaps in another encoding. Not
+        durable at once: without it such a key is taken for one that was written since."""
+        try:
+            self._file.writelines(
+                json.dumps({"db": db, "key": _text(key), "is": identity(payload)}).encode() + b"\n"
+                for key, payload in entries
+            )
+        except OSError as error:
+            raise _failed(self.path, error) from error
+
+    def _write(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        self._file.writelines(json.dumps(line).encode() + b"\n" for line in lines)
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+
+@dataclass(slots=True)
+class TakenBack:
+    """What an undo did."""
+
+    put_back: int = 0
+    removed: int = 0
+    already: int = 0
+    """As before already (or never changed)."""
+    kept: list[str] = field(default_factory=list)
+    """Written since, and left alone."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+def read_begin(path: Path) -> dict[str, Any]:
+    """What the restore was. Raises RestoreError."""
+    try:
+        with path.open("rb") as file:
+            begin = json.loads(file.readline())
+    except (OSError, ValueError) as error:
+        raise RestoreError(f"{path} is no undo file of keys: {error}") from error
+    if not isinstance(begin, dict) or begin.get("format") != FORMAT:
+        raise RestoreError(f"{path} is no undo file of keys", hint="use a newer safetake?")
+    return begin
+
+
+def take_back(path: Path, connection: Connection) -> TakenBack:
+    """Undo what is in the file, in a running server. Can be repeated. Raises RestoreError,
+    SourceError."""
+    read_begin(path)
+    server = Server.ask(connection)
+    result = TakenBack()
+    places: dict[tuple[int, bytes], int] = {}
+    became: dict[tuple[int, bytes], list[str]] = {}
+    try:
+        with path.open("rb") as file:  # a key that was tried more than once: its last line counts
+            at = len(file.readline())
+            for line in file:
+                if (one := _line(line)) is not None:
+                    if "is" in one:
+                        became[one["db"], _bytes(one["key"])] = one["is"]
+                    else:
+                        places[one["db"], _bytes(one["key"])] = at
+                at += len(line)
+            for (db, key), at in places.items():
+                file.seek(at)
+                one = _line(file.readline())
+                assert one is not None
+                given = {*one["new"], *became.get((db, key), [])}
+                _one(connection, server, db, key, one, given, result)
+    except OSError as error:
+        raise _failed(path, error) from error
+    return result
+
+
+def _one(
+    connection: Connection,
+    server: Server,
+    db: int,
+    key: bytes,
+    told: Mapping[str, Any],
+    given: set[str],
+    result: TakenBack,
+) -> None:
+    connection.call("SELECT", db)
+    old = None if told["old"] is None else _bytes(told["old"])
+    for _ in range(_TRIES):
+        connection.call("WATCH", key)
+        live = next(iter(read_keys(connection, server, [key])), None)
+        if live is None or given.isdisjoint(identity(live.payload)):
+            connection.call("UNWATCH")
+            was = live is None if old is None else live is not None and live.payload == old
+            if was:
+                result.already += 1
+            else:
+                result.kept.append(key.decode("utf-8", "backslashreplace"))
+            return
+        command: tuple[str | bytes | int, ...] = ("DEL", key)
+        expire = told["old_expire"]
+        if old is not None and (expire is None or expire > server_ms(connection)):
+            command = ("RESTORE", key, expire or 0, old, "REPLACE", "ABSTTL")
+        *_, done = connection.pipeline([("MULTI",), command, ("EXEC",)])
+        if isinstance(done, Exception):
+            raise done
+        if done is None:
+            continue
+        if isinstance(done[0], Exception):
+            raise done[0]
+        if old is None:
+            result.removed += 1
+        else:
+            result.put_back += 1
+        return
+    result.kept.append(key.decode("utf-8", "backslashreplace"))
+
+
+def _line(line: bytes) -> dict[str, Any] | None:
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        found: dict[str, Any] = json.loads(line)
+    except ValueError as error:
+        raise RestoreError(f"an undo file of keys is damaged: {error}") from error
+    return found
+
+
+def _text(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def _bytes(text: str) -> bytes:
+    return base64.b64decode(text)
+
+
+def _failed(path: Path, error: OSError) -> RestoreError:
+    return RestoreError(
+        f"cannot use {path}: {error.strerror or error}",
+        hint="nothing is replaced that is not kept there first; free space, or set `state` in the"
+        " [restore] section to another folder",
+    )
