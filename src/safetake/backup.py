@@ -329,7 +329,7 @@ def _parents(repository: Repository, sources: list[Source]) -> dict[str, Parent]
     found: dict[str, Parent] = {}
     reader = repository.reader(trust_digests=False)  # some trees: not worth loading digests for
     host = socket.gethostname()
-    for snapshot in reversed(list_snapshots(repository)):
+    for snapshot in reversed(list_snapshots(repository, proofs=False)):
         if not wanted:
             break
         mine = [name for name in snapshot.sources if name in wanted]
