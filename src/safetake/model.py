@@ -371,9 +371,10 @@ class Restorer(Protocol):
         writers from now until `switch` has finished (or `let_go`). False: somebody wrote between,
         and the cut is taken again. Offline: True.
 
-        `session` is the source's own, still open, with its cut fixed: it tells whether something
-        was written since (`SqliteSession.moved_on`). A restorer that says False may go on keeping
-        writers out, so that the next cut is certain to hold: do not call `let_go` in between."""
+        `session` is the source's own, still open, with its cut fixed. Under a crowd of writers
+        somebody always writes between: a restorer better moves the session's cut to the moment at
+        which writers are locked out, and says True. When the last store is locked all cuts are
+        the state of that instant."""
 
     def let_go(self, work: RestoreWork) -> None:
         """Give up what `take_over` locked. Idempotent, never raises."""

@@ -96,7 +96,6 @@ def test_readers_see_one_content_and_writers_only_busy(
     assert found.generations == [1, 2]
     assert found.reads > 0
     assert found.writes > 0
-    assert steps.cuts <= 2
     with opened(path) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         assert connection.execute("SELECT DISTINCT generation FROM items").fetchall() == [(1,)]
@@ -136,7 +135,7 @@ def test_nothing_committed_before_the_lock_is_missing_from_the_safety_snapshot(
             written.append("late")
 
     with steps.saved(after_cut=late):
-        assert steps.cuts == 2
+        assert steps.cuts == 1
         with opened(path) as connection:
             connection.set_busy_timeout(0)
             with pytest.raises(apsw.BusyError):

@@ -43,8 +43,9 @@ class Online:
         OldCopy(self._path, work.work / _OLD).prepare()
 
     def take_over(self, work: RestoreWork, session: Session) -> bool:
-        """Keep writers out; False when one got in since the session's cut, and they are kept out
-        all the same, so that the next cut holds. Raises BarrierTimeoutError, SourceError.
+        """Keep writers out. When one got in since the session's cut, the cut is moved to now.
+
+        Raises BarrierTimeoutError, SourceError.
         """
         if not isinstance(session, SqliteSession):
             raise RestoreError(
@@ -52,7 +53,10 @@ class Online:
                 hint="stop them and restore without --online",
             )
         self._locked(work)
-        return not session.moved_on()
+        if session.moved_on():
+            session.hold(self._timeout)
+            session.release()
+        return True
 
     def let_go(self) -> None:
         """Give the lock up."""
