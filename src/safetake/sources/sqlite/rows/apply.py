@@ -12,7 +12,7 @@ A rehearsal does the same and rolls back.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import apsw
@@ -100,6 +100,21 @@ def prepare(
         written.append(rows)
     _wrong_parents(connection, everything, schema, written)
     return written
+
+
+def note_references(
+    connection: apsw.Connection, schema: Schema, written: list[Rows]
+) -> list[dict[str, Any]]:
+    """What an undo has to know about live rows that wait for their parents."""
+    by_name = {rows.table.name: rows for rows in written}
+    noted = []
+    for at, key in enumerate(schema.references):
+        parent = by_name.get(key.parent)
+        if parent is None or not number(connection, f"SELECT EXISTS (SELECT 1 FROM {parent.ins})"):
+            continue
+        if references.note_referring(connection, at, key, parent, schema.tables[key.child]):
+            noted.append({"number": at, **asdict(key)})
+    return noted
 
 
 def _copy_missing(connection: apsw.Connection, plan: TablePlan, rows: Rows) -> None:

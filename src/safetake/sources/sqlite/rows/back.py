@@ -5,6 +5,7 @@ A row that was written since is left as it is and named; so is one that newer ro
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import apsw
@@ -40,6 +41,7 @@ def take_back(
     pair: Pair,
     written: list[Rows],
     schema: Schema,
+    record: dict[str, Any],
     left_out: list[tuple[int, str, int]],
     *,
     fire_triggers: bool,
@@ -52,6 +54,7 @@ def take_back(
     connection = pair.connection
     result = Result()
     by_name = {rows.table.name: rows for rows in written}
+    noted: list[dict[str, Any]] = record.get("references", [])
     create_skip(connection)
     connection.executemany(f"INSERT INTO {SKIP} VALUES (?, ?, ?, NULL)", iter(left_out))
     deleting = {
@@ -70,7 +73,7 @@ def take_back(
         links = [(key.child, key.parent) for key in schema.references]
         for circle in reversed(groups([rows.table.name for rows in written], links)):
             members = {name: by_name[name] for name in circle}
-            _unreferred_only(connection, members, schema)
+            _unreferred_only(connection, members, schema, noted)
             for rows in members.values():
                 set_enabled(connection, deleting[rows.number].fire)
                 result.inserted[rows.table.name] = delete(connection, rows)
@@ -120,14 +123,25 @@ def _unchanged_only(connection: apsw.Connection, rows: Rows) -> None:
         )
 
 
-def _unreferred_only(connection: apsw.Connection, members: dict[str, Rows], schema: Schema) -> None:
+def _unreferred_only(
+    connection: apsw.Connection,
+    members: dict[str, Rows],
+    schema: Schema,
+    noted: list[dict[str, Any]],
+) -> None:
     while True:
         found = 0
         for key in schema.references:
             parent = members.get(key.parent)
             if parent is not None:
+                same = [each["number"] for each in noted if asdict(key).items() <= each.items()]
                 found += references.skip_referred(
-                    connection, key, parent, schema.tables[key.child], members.get(key.child)
+                    connection,
+                    key,
+                    parent,
+                    schema.tables[key.child],
+                    members.get(key.child),
+                    same[0] if same else None,
                 )
         if not found:
             return

@@ -101,7 +101,7 @@ def look_and_apply(
                 _compare(pair, chosen, place, wish, report)
         elif wish.dry_run:
             with attached(pair.connection, None):
-                written, schema = _prepare(pair, plans, chosen, place, wish, report)
+                written, schema, _ = _prepare(pair, plans, chosen, place, wish, report)
                 report.result = writer.apply(
                     pair, written, schema, None, fire_triggers=wish.fire_triggers
                 )
@@ -126,7 +126,7 @@ def _apply(
     folder = new_folder(state)
     try:
         with attached(pair.connection, folder.rows):
-            written, schema = _prepare(pair, plans, chosen, place, wish, report)
+            written, schema, noted = _prepare(pair, plans, chosen, place, wish, report)
             if not written or not confirm(report):
                 folder.remove()
                 return
@@ -144,6 +144,7 @@ def _apply(
                     }
                     for rows in written
                 ],
+                "references": noted,
             }
             folder.write_record(whole, "prepared")
             report.result = writer.apply(
@@ -246,7 +247,7 @@ def _prepare(
     place: Place,
     wish: Wish,
     report: Report,
-) -> tuple[list[Rows], Schema]:
+) -> tuple[list[Rows], Schema, list[dict[str, Any]]]:
     connection = pair.connection
     with _reading(connection):
         schema = live_schema(connection)
@@ -274,7 +275,8 @@ def _prepare(
         written = writer.prepare(
             connection, touched, everything, schema, changed=wish.changed, recycled=wish.recycled
         )
-    return written, schema
+        noted = writer.note_references(connection, schema, written)
+    return written, schema, noted
 
 
 # ------------------------------------------------------------------------------------- undo
@@ -314,6 +316,7 @@ def undo(
                 pair,
                 recorded_rows(record, schema.tables),
                 schema,
+                record,
                 folder.skipped(),
                 fire_triggers=fire_triggers,
                 rehearse=dry_run,

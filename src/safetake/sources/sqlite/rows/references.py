@@ -10,9 +10,11 @@ from __future__ import annotations
 import apsw
 
 from safetake.sources.sqlite.facts import quoted
+from safetake.sources.sqlite.rows.connect import UNDO
 from safetake.sources.sqlite.rows.keys import ForeignKey
 from safetake.sources.sqlite.rows.plan import TablePlan
 from safetake.sources.sqlite.rows.schema import NONE, ROWID, Table
+from safetake.sources.sqlite.rows.sql import run
 from safetake.sources.sqlite.rows.undo import Rows
 from safetake.sources.sqlite.rows.writing import kept, skip
 
@@ -107,14 +109,45 @@ def skip_wrong_parents(
     )
 
 
+def _identity(table: Table) -> list[str]:
+    return [quoted(name) for name in table.key] or [table.rowid]
+
+
+def note_referring(
+    connection: apsw.Connection, number: int, key: ForeignKey, parent: Rows, child: Table
+) -> bool:
+    """Remember which live rows refer to rows that are still to be inserted: orphans by now.
+
+    An undo may make them orphans again. False when there are none.
+    """
+    names = [f"k{n}" for n, _ in enumerate(_identity(child))]
+    there = " AND ".join(
+        f"x.{quoted(name)} = u.c{parent.column(target)}"
+        for name, target in zip(key.columns, key.parent_columns, strict=True)
+    )
+    run(
+        connection,
+        f"CREATE TABLE {UNDO}.ref_{number} ({', '.join(names)}, PRIMARY KEY ({', '.join(names)}))",
+    )
+    run(
+        connection,
+        f"INSERT OR IGNORE INTO {UNDO}.ref_{number}"
+        f" SELECT {', '.join(f'x.{name}' for name in _identity(child))}"
+        f" FROM {child.place} AS x CROSS JOIN {parent.ins} AS u ON {there}",
+    )
+    return connection.changes() > 0
+
+
 def skip_referred(
     connection: apsw.Connection,
     key: ForeignKey,
     parent: Rows,
     child: Table,
     going: Rows | None,
+    noted: int | None,
 ) -> int:
-    """Leave out rows to be deleted that live rows refer to, other than those of `going`."""
+    """Leave out rows to be deleted that live rows refer to, other than those of `going`, and than
+    those that `note_referring` noted under the number `noted`."""
     numbers = [parent.column(name) for name in key.parent_columns]
     there = " AND ".join(
         f"x.{quoted(name)} = u.c{n}" for n, name in zip(numbers, key.columns, strict=True)
@@ -125,6 +158,9 @@ def skip_referred(
             f" AND NOT EXISTS (SELECT 1 FROM {going.ins} AS v WHERE {going.found('x', 'v', 'c')}"
             f" AND {kept(going, 'ins', 'v')})"
         )
+    if noted is not None:
+        same = " AND ".join(f"r.k{n} = x.{name}" for n, name in enumerate(_identity(child)))
+        where += f" AND NOT EXISTS (SELECT 1 FROM {UNDO}.ref_{noted} AS r WHERE {same})"
     # from the child's side: one walk over its rows, whether its column has an index or not
     return skip(
         connection,

@@ -175,7 +175,9 @@ class UndoFolder:
 
 def new_folder(state: Path) -> UndoFolder:
     """A fresh folder below `state`. Raises SafetakeError."""
-    name = f"{go_time(now_ns())[:19].replace('-', '').replace(':', '')}-{secrets.token_hex(4)}"
+    now = now_ns()
+    seconds = go_time(now)[:19].replace("-", "").replace(":", "")
+    name = f"{seconds}-{now // 1000 % 10**6:06d}-{secrets.token_hex(2)}"
     path = state / name
     try:
         path.mkdir(mode=0o700)
@@ -190,16 +192,20 @@ def new_folder(state: Path) -> UndoFolder:
 
 
 def find_folder(state: Path, wanted: str) -> UndoFolder:
-    """By its path, or by the beginning of its id; `latest` is the newest. Raises UsageError."""
+    """By its path, or by the beginning of its id; `latest` is the newest that is not undone.
+
+    Raises UsageError, DamagedError.
+    """
     if "/" in wanted:
         path = Path(wanted)
         return UndoFolder(path.name, path)
-    names = (
-        sorted(p.name for p in state.iterdir() if (p / RECORD).is_file()) if state.is_dir() else []
-    )
-    found = (
-        names[-1:] if wanted == "latest" else [n for n in names if wanted and n.startswith(wanted)]
-    )
+    names = sorted(path.parent.name for path in state.glob(f"*/{RECORD}"))
+    found = [name for name in names if wanted and name.startswith(wanted)]
+    if wanted == "latest":
+        for name in reversed(names):
+            folder = UndoFolder(name, state / name)
+            if folder.record()["state"] != "undone":
+                return folder
     if len(found) != 1:
         raise UsageError(
             f"{'more than one' if found else 'no'} application of rows has the id {wanted!r}",
