@@ -85,6 +85,10 @@ def test_ours_takes_the_journal_with_the_old_file(
     path = tmp_path / "projects.db"
     journal = path.with_name("projects.db-journal")
     before = path.read_bytes(), journal.read_bytes()
+    outline = steps.outline()
+    assert outline.losses[0].unknown == "its last transaction was not ended"
+    assert any("killed in a transaction" in warning for warning in outline.warnings)
+    assert (path.read_bytes(), journal.read_bytes()) == before
     steps.source = None  # a session would roll it back, as the application's next start does
     well(steps.stage("offline"))
     well(steps.switch())

@@ -108,16 +108,18 @@ class Lockout:
         rawfile.release(raw)
 
 
-def fold_log(path: Path) -> None:
+def fold_log(path: Path, *, shorten: bool = False) -> None:
     """Put a log that a restore made long into the main file, so that no application has to.
 
-    Waits for nobody and leaves to the applications what it cannot do. Raises nothing of SQLite's.
+    `shorten` also gives its room back, where no reader needs it at this moment. Waits for nobody
+    and leaves to the applications what it cannot do. Raises nothing of SQLite's.
     """
+    how = apsw.SQLITE_CHECKPOINT_TRUNCATE if shorten else apsw.SQLITE_CHECKPOINT_PASSIVE
     with rawfile.opened(path):
         try:
             connection = apsw.Connection(os.fspath(path), flags=apsw.SQLITE_OPEN_READWRITE)
             try:
-                connection.wal_checkpoint("main", apsw.SQLITE_CHECKPOINT_PASSIVE)
+                connection.wal_checkpoint("main", how)
             finally:
                 connection.close()
         except apsw.Error:

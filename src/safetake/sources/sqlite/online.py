@@ -1,6 +1,6 @@
 """A database restored into the live one, in one transaction, while applications stay connected.
 
-    staged copy is marked → old copy is prepared → lock → old copy is exact and durable
+    old copy is prepared → staged copy is marked → lock → old copy is exact and durable
     → the new content is committed → the log is folded in → … → the mark is dropped
 
 Readers never see anything but the old or the new content; writers see busy from the lock to the
@@ -38,8 +38,8 @@ class Online:
         self._lock: Lockout | None = None
 
     def prepare(self, work: RestoreWork) -> None:
-        """After the staged copy was proven: all that can be done before writers are kept out."""
-        self._mark(work)
+        """All that can be done before writers are kept out. The staged copy stays as it is, so that
+        it can be proven again after a crash."""
         OldCopy(self._path, work.work / _OLD).prepare()
 
     def take_over(self, work: RestoreWork, session: Session) -> bool:
@@ -112,13 +112,11 @@ class Online:
         self.let_go()
         if committed and self.touched(work):
             marker.drop(self._path, work.id, time.monotonic() + _DROP_S)
-
-    def _mark(self, work: RestoreWork) -> None:
-        marker.put(staged_file(work), work.id)
+            fold_log(self._path, shorten=True)
 
     def _locked(self, work: RestoreWork) -> Lockout:
         if self._lock is None:
-            self._mark(work)
+            marker.put(staged_file(work), work.id)
             self._lock = Lockout(self._path, staged_file(work), self._timeout)
         return self._lock
 

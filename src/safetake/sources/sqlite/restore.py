@@ -56,8 +56,9 @@ class SqliteRestorer:
         raw = bool(entry["facts"].get("raw"))
         if not raw and (why := traps.short(entry["facts"])):
             raise RefusedError(f"the snapshot of {self.name} is of no use: {why}")
-        seen = traps.look(path, self._config.busy_timeout)
         users = users_of(path)
+        in_use = bool(users.found) or mode == "online"
+        seen = traps.look(path, self._config.busy_timeout, in_use=in_use)
         chosen = mode or self._choose(seen, users.found, options, raw=raw)
         if chosen not in _MODES:
             raise RefusedError(f"{self.name}: there is no way to restore called {chosen!r}")
@@ -76,6 +77,11 @@ class SqliteRestorer:
                 " lost with it"
             )
         warnings += traps.litestream(seen, users, chosen)
+        if seen.hot:
+            warnings.append(
+                f"an application was killed in a transaction of {path}: it is undone before what is"
+                " there now is saved, as at the application's next start"
+            )
         if chosen == "offline" and not options.get("can_stop") and users.found:
             raise RefusedError(
                 f"{path} is in use by {users.sentence()}"
@@ -201,8 +207,9 @@ class SqliteRestorer:
     ) -> list[Loss]:
         if seen.state is None:
             return []
-        if raw or seen.damaged:
-            return [Loss("rows", unknown=seen.damaged or "the safety copy is no database")]
+        if raw or seen.damaged or seen.hot:
+            why = "its last transaction was not ended" if seen.hot else seen.damaged
+            return [Loss("rows", unknown=why or "the safety copy is no database")]
         size, timeout = int(entry.get("bytes", 0)), self._config.busy_timeout
         try:
             return losses(seen.path, timeout, reader, node, size, TABLE)

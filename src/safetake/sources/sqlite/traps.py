@@ -23,6 +23,7 @@ from safetake.sources.sqlite.vfs import open_snapshot
 
 _NETWORK = ("nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "9p", "afs", "lustre", "glusterfs")
 _NETWORK_FUSE = ("fuse.sshfs", "fuse.glusterfs", "fuse.ceph", "fuse.s3fs", "fuse.rclone")
+_JOURNAL = bytes.fromhex("d9d505f920a163d7")
 _LITESTREAM_TABLES = ("_litestream_seq", "_litestream_lock")
 _OFFLINE = "stop the applications that use it, and restore without `--online`"
 
@@ -42,10 +43,16 @@ class Look:
     encoding: str = ""
     reserved: int = 0
     tables: list[str] = field(default_factory=list)
+    hot: bool = False
+    """An application died in a transaction, and nobody has opened the database since."""
 
 
-def look(path: Path, busy_timeout: float) -> Look:
-    """Open the live database and ask it the least. Raises RefusedError when it is no file."""
+def look(path: Path, busy_timeout: float, *, in_use: bool = True) -> Look:
+    """Open the live database and ask it the least. Raises RefusedError when it is no file.
+
+    Opening one whose last transaction was cut off changes it, as the application's next start does:
+    unless it is `in_use` that is left to the safety snapshot.
+    """
     try:
         state = path.stat()
     except FileNotFoundError:
@@ -71,13 +78,24 @@ def look(path: Path, busy_timeout: float) -> Look:
             if not head:
                 raise SourceError(f"{path} is empty (0 bytes)")
             header = parse_header(head, str(path), state.st_size)
-            _ask(seen, header, busy_timeout)
+            seen.hot = not in_use and _hot(path)
+            if not seen.hot:
+                _ask(seen, header, busy_timeout)
             seen.header, seen.reserved = header, head[20]
     except BarrierTimeoutError as error:
         raise RefusedError(str(error), hint=error.hint) from error
     except SourceError as error:
         seen.damaged = str(error)
     return seen
+
+
+def _hot(path: Path) -> bool:
+    """Whether a journal with a valid head lies beside the database."""
+    try:
+        with path.with_name(path.name + "-journal").open("rb") as journal:
+            return journal.read(len(_JOURNAL)) == _JOURNAL
+    except OSError:
+        return False
 
 
 def _ask(seen: Look, header: Header, busy_timeout: float) -> None:
