@@ -32,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
         "what",
         nargs="?",
         default="compare",
-        choices=["compare", "generate", "query", "barrier", "startup"],
+        choices=["compare", "generate", "query", "rows", "barrier", "startup"],
     )
     parser.add_argument("--data", type=Path, default=HERE / "data", help="scratch, up to 20 GB")
     parser.add_argument("--results", type=Path, default=HERE / "results")
@@ -41,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--rounds", type=int, default=0, help="compare: 3, barrier: 20, startup: 15"
     )
+    parser.add_argument("--big", action="store_true", help="rows: 5 GB instead of 1M rows")
     parser.add_argument("--tools", default="safetake,restic,borg,tar,cp")
     parser.add_argument("--verify", action="store_true", help="compare restored bytes as well")
     return parser
@@ -70,6 +71,10 @@ def _run(chosen: argparse.Namespace, work: Path, results: Path, scale: float) ->
         from bench.query import measure as measure_query
 
         answer = measure_query(work, scale)
+    elif chosen.what == "rows":
+        from bench.rows import measure as measure_rows
+
+        answer = measure_rows(work, scale, chosen.big)
     elif chosen.what == "barrier":
         from bench.barrier import measure as measure_barrier
 
