@@ -20,7 +20,6 @@ from tests.support.memory_writer import MemoryRepository
 from tests.support.restoring import Steps, well
 
 MODES = ("offline", "online", "beside")
-JOURNALS = ("wal", "delete", "truncate", "persist")
 
 
 @pytest.fixture
@@ -83,6 +82,27 @@ def test_online_keeps_the_journal_mode_of_the_live_database(
         with opened(path) as connection:
             assert connection.pragma("journal_mode") == live_mode
             assert connection.execute("SELECT count(*) FROM projects").get == 30
+
+
+@pytest.mark.parametrize("journal", ["truncate", "persist"])
+@pytest.mark.parametrize("mode", ["offline", "online"])
+def test_journals_that_stay(
+    tmp_path: Path, repository: MemoryRepository, journal: str, mode: str
+) -> None:
+    path = database(tmp_path / "projects.db", "delete", 40)
+    captured = capture(path, repository)
+    with opened(path) as application:
+        application.execute(f"PRAGMA journal_mode = {journal}").fetchall()
+        application.execute("DELETE FROM projects WHERE id < 20").fetchall()
+        if mode == "offline":
+            application.close()
+        assert path.with_name("projects.db-journal").exists()
+        steps = steps_for(path, repository, captured)
+        steps.run(mode)
+        assert len(content(path)["projects"]) == 40
+    steps.restorer.switch_back(steps.work)
+    if mode == "offline":
+        assert len(content(path)["projects"]) == 21
 
 
 def test_beside_leaves_the_live_database_alone(steps: Steps) -> None:
