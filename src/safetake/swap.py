@@ -170,8 +170,29 @@ class Swap:
             folder = _is_folder(move.live) or (kept is not None and _is_folder(aside))
             if folder or kept is None or not _second_name(move.live, move.new):
                 os.rename(move.live, move.new)
+        elif None not in (now, kept) and (_is_folder(move.live) or _is_folder(aside)):
+            os.rename(move.live, f"{aside}.late")  # made since; a rename would not replace it
         if kept is not None:
             os.rename(aside, move.live)
+
+
+def is_mount_point(folder: Path) -> bool:
+    """Whether another mount begins there: nothing can be renamed across it.
+
+    A bind mount of the same file system has its parent's device number; only the system's list of
+    mounts tells.
+    """
+    if os.path.ismount(folder):
+        return True
+    try:
+        with open("/proc/self/mountinfo", "rb") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return False
+    escaped = os.fsencode(os.path.realpath(folder))
+    for code in (b"\\", b" ", b"\t", b"\n"):
+        escaped = escaped.replace(code, b"\\%03o" % code[0])
+    return any(line.split(b" ")[4] == escaped for line in lines)
 
 
 def _is_folder(path: str) -> bool:

@@ -27,7 +27,7 @@ from safetake.sources.files.compare import Changes, Comparison, Selection, every
 from safetake.sources.files.exclude import Exclusions
 from safetake.sources.files.folders import Look, dress, loosen
 from safetake.sources.files.proof import questions
-from safetake.swap import Move, Swap, sync_folder
+from safetake.swap import Move, Swap, is_mount_point, sync_folder
 
 PLAN = "files.json"
 MARGIN_NS = 40_000_000
@@ -95,7 +95,7 @@ class FilesRestorer:
         parent = folder.parent
         if not folder.is_dir():
             return parent
-        same = not os.path.ismount(folder) and folder.stat().st_dev == parent.stat().st_dev
+        same = not is_mount_point(folder) and folder.stat().st_dev == parent.stat().st_dev
         return parent if same and os.access(parent, os.W_OK | os.X_OK) else folder
 
     def check_staged(self, work: RestoreWork) -> list[Check]:

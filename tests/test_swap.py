@@ -1,0 +1,151 @@
+"""Moves done and undone; `tests/faults/test_swap_kills.py` kills them at each of their calls."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from safetake.errors import RefusedError, RestoreError
+from safetake.swap import Swap, is_mount_point, plan_move
+
+
+@pytest.fixture
+def swap(tmp_path: Path) -> Swap:
+    """A live folder and staged entries, planned."""
+    live, new = tmp_path / "live", tmp_path / "work" / "new"
+    for folder in (live / "folder", new / "folder", live / "goes"):
+        folder.mkdir(parents=True)
+    odd = os.fsdecode(b"\xff\n")
+    for place in (
+        live / "file",
+        live / "gone",
+        live / "folder" / "x",
+        live / odd,
+        live / "becomes",
+    ):
+        place.write_text("old")
+    (live / "goes" / "inner").write_text("old")
+    for place in (new / "file", new / "folder" / "y", new / "comes", new / odd):
+        place.write_text("new")
+    (new / "becomes").mkdir()
+    swap = Swap(tmp_path / "work")
+    moves = [plan_move(live / n, new / n) for n in ("file", "folder", "comes", "becomes", odd)]
+    moves += [plan_move(live / n, None) for n in ("gone", "goes", "never")]
+    assert not swap.planned
+    assert swap.moves() == []
+    swap.plan(moves)
+    assert swap.planned
+    assert swap.moves() == moves
+    return swap
+
+
+def tree(swap: Swap) -> dict[str, str]:
+    live = Path(swap.moves()[0].live).parent
+    return {
+        str(p.relative_to(live)): p.read_text() if p.is_file() else "folder"
+        for p in sorted(live.rglob("*"))
+    }
+
+
+ODD = os.fsdecode(b"\xff\n")
+NEW = {
+    "file": "new",
+    "folder": "folder",
+    "folder/y": "new",
+    "comes": "new",
+    "becomes": "folder",
+    ODD: "new",
+}
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_there_and_back_with_and_without_hard_links(
+    swap: Swap, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    def none(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EPERM, "no hard links here")
+
+    if not links:
+        monkeypatch.setattr(os, "link", none)
+    before = tree(swap)
+    for _ in range(2):
+        for _ in range(2):
+            swap.forward()
+            assert tree(swap) == NEW
+        for _ in range(2):
+            swap.backward()
+            assert tree(swap) == before
+
+
+def test_a_target_that_moved_is_refused_before_anything_is_replaced(swap: Swap) -> None:
+    live = Path(swap.moves()[0].live).parent
+    (live / "gone").unlink()
+    (live / "gone").symlink_to("file")
+    before = tree(swap)
+    with pytest.raises(RefusedError, match="gone is not what it was"):
+        swap.forward()
+    swap.backward()
+    assert tree(swap) == before
+    assert sorted(p.name for p in swap.old(0).parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["file", "gone", "goes", "folder"])
+@pytest.mark.parametrize("folder", [True, False])
+def test_what_was_made_in_a_place_since_does_not_stop_the_way_back(
+    swap: Swap, name: str, folder: bool
+) -> None:
+    """An application that was started, and stopped again when the health gate failed."""
+    before = tree(swap)
+    swap.forward()
+    place = Path(swap.moves()[0].live).parent / name
+    if place.is_dir():
+        place.rename(place.with_name("away"))
+    place.unlink(missing_ok=True)
+    if folder:
+        place.mkdir()
+        (place / "made").write_text("since")
+    else:
+        place.write_text("since")
+    swap.backward()
+    assert {k: v for k, v in tree(swap).items() if not k.startswith("away")} == before
+
+
+def test_an_old_file_keeps_its_inode_and_comes_back_with_it(swap: Swap) -> None:
+    live = Path(swap.moves()[0].live)
+    number = live.stat().st_ino
+    swap.forward()
+    assert swap.old(0).stat().st_ino == number
+    swap.backward()
+    assert live.stat().st_ino == number
+
+
+def test_a_disk_that_fails_is_told(swap: Swap, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(fd: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    before = tree(swap)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fails)
+        with pytest.raises(RestoreError, match="Input/output error") as error:
+            swap.forward()
+    assert "--resume" in error.value.hint
+    swap.backward()
+    assert tree(swap) == before
+
+
+def test_a_plan_that_can_not_be_written_is_no_plan(tmp_path: Path) -> None:
+    swap = Swap(tmp_path / "missing")
+    with pytest.raises(RestoreError):
+        swap.plan([])
+    assert not swap.planned
+
+
+def test_mount_points() -> None:
+    assert is_mount_point(Path("/"))
+    assert is_mount_point(Path("/proc"))
+    assert not is_mount_point(Path("/proc/self"))
+    assert not is_mount_point(Path(__file__).parent)
