@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from safetake.config import Config, RedisConfig
     from safetake.repository import Repository
     from safetake.snapshots import SnapshotInfo
-    from safetake.sources.redis.keys import Keys, KeysReport
+    from safetake.sources.redis.keys import KeysReport
 
 _SHOWN = 5
 
@@ -80,7 +80,7 @@ def restore_keys(
         if dry_run or not yes:
             planned = keys.run(None)
             if dry_run or not (planned.missing or (changed and planned.changed)):
-                return _print(settings, keys, planned, None, begin, 0.0)
+                return _print(settings, planned, None, begin, 0.0)
             if not settings.json and not settings.quiet:
                 _table(planned, changed=changed)
             if not _confirmed(settings):
@@ -90,8 +90,9 @@ def restore_keys(
         path = keys_folder(config) / f"{time.time_ns():020}-{source_name}.keys.undo"
         with UndoFile(path, begin) as undo:
             report = keys.run(undo)
+            kept = path if undo.made else None
         seconds = time.perf_counter() - started
-    return _print(settings, keys, report, path, begin, seconds)
+    return _print(settings, report, kept, begin, seconds)
 
 
 def take_back_keys(settings: Settings, path: Path | None = None) -> int:
@@ -193,7 +194,6 @@ def _table(report: KeysReport, *, changed: bool) -> None:
 
 def _print(
     settings: Settings,
-    keys: Keys,
     report: KeysReport,
     path: Path | None,
     begin: dict[str, Any],

@@ -10,12 +10,12 @@ For a restore it is a master instead (`donor.py`), on one port with a password.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import shutil
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Self
 
 from safetake.errors import SafetakeError
+from safetake.scratch import scratch_folder
 from safetake.sources.redis.server import Version, parse_info, parse_keyspace, parse_version
 from safetake.sources.redis.wire import Address, Connection, ServerGoneError, ServerRefusal
 
@@ -156,7 +157,8 @@ class ScratchServer:
         self._binary = binary
         self._folder = folder
         self._listen = listen
-        self._runtime = Path(tempfile.mkdtemp(prefix="safetake-"))  # sockets allow 107 bytes only
+        self._kept = contextlib.ExitStack()
+        self._runtime = self._kept.enter_context(scratch_folder())  # sockets allow 107 bytes only
         self._closed_port = socket.socket()
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
@@ -217,7 +219,7 @@ class ScratchServer:
             self._process.kill()  # it holds nothing that is not on disk already
             self._process.wait()
         self._closed_port.close()
-        shutil.rmtree(self._runtime, ignore_errors=True)
+        self._kept.close()
 
     def _call(self, *words: str | bytes | int) -> bytes:
         if self._connection is None:

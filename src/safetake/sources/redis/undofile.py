@@ -41,23 +41,24 @@ def identity(payload: bytes) -> list[str]:
 
 
 class UndoFile:
-    """Written while keys are restored. A context manager."""
+    """Written while keys are restored, made when the first is. A context manager."""
 
     def __init__(self, path: Path, begin: Mapping[str, Any]) -> None:
         self.path = path
-        try:
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            self._file: IO[bytes] = os.fdopen(fd, "wb")
-            self._write([{"format": FORMAT, **begin}])
-            sync_folder(path.parent)
-        except OSError as error:
-            raise _failed(path, error) from error
+        self._begin = {"format": FORMAT, **begin}
+        self._file: IO[bytes] | None = None
+
+    @property
+    def made(self) -> bool:
+        """Whether anything is in it."""
+        return self._file is not None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
     def keep(self, db: int, entries: Sequence[_Entry]) -> None:
         """Durable when it returns. Raises RestoreError."""
@@ -80,6 +81,8 @@ class UndoFile:
     def became(self, db: int, entries: Sequence[tuple[bytes, bytes]]) -> None:
         """Keys and their payloads as the server dumps them now, perhaps in another encoding. Not
         durable at once: without it such a key is taken for one that was written since."""
+        if self._file is None or not entries:
+            return
         try:
             self._file.writelines(
                 json.dumps({"db": db, "key": _text(key), "is": identity(payload)}).encode() + b"\n"
@@ -89,6 +92,11 @@ class UndoFile:
             raise _failed(self.path, error) from error
 
     def _write(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        if self._file is None:
+            fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            self._file = os.fdopen(fd, "wb")
+            self._file.write(json.dumps(self._begin).encode() + b"\n")
+            sync_folder(self.path.parent)
         self._file.writelines(json.dumps(line).encode() + b"\n" for line in lines)
         self._file.flush()
         os.fsync(self._file.fileno())
