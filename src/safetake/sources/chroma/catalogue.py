@@ -60,7 +60,7 @@ def describe(connection: apsw.Connection) -> dict[str, Any]:
         "tenants": _names(connection, "tenants", "id"),
         "databases": [
             {"id": row["id"], "name": row["name"], "tenant": row["tenant_id"]}
-            for row in _rows(connection, "databases", ["id", "name", "tenant_id"])
+            for row in rows(connection, "databases", ["id", "name", "tenant_id"])
         ],
         "queue": queue(connection),
         "collections": {},
@@ -74,7 +74,7 @@ def describe(connection: apsw.Connection) -> dict[str, Any]:
             " LEFT JOIN max_seq_id m ON m.segment_id = s.id WHERE s.scope = 'METADATA'"
         )
     }
-    for row in _rows(connection, "collections", ["id", "name", "dimension", "database_id"]):
+    for row in rows(connection, "collections", ["id", "name", "dimension", "database_id"]):
         vector, other = vectors.get(row["id"]), metadata.get(row["id"], (None, None, 0))
         found["collections"][row["id"]] = {
             "name": row["name"],
@@ -107,7 +107,7 @@ def space(connection: apsw.Connection, collection: str, segment: str | None) -> 
         ).fetchone()
         if row and row[0]:
             return str(row[0])
-    for row in _rows(connection, "collections", ["id", "config_json_str", "schema_str"]):
+    for row in rows(connection, "collections", ["id", "config_json_str", "schema_str"]):
         if row["id"] == collection:
             return _configured_space(row["schema_str"]) or (
                 _configured_space(row["config_json_str"]) or "l2"
@@ -138,7 +138,7 @@ def _find_space(value: object) -> str | None:
     return None
 
 
-def _rows(connection: apsw.Connection, table: str, wanted: list[str]) -> list[dict[str, Any]]:
+def rows(connection: apsw.Connection, table: str, wanted: list[str]) -> list[dict[str, Any]]:
     """Rows of a small table; columns that this schema does not have are None."""
     there = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
     known = [name for name in wanted if name in there]
@@ -149,4 +149,4 @@ def _rows(connection: apsw.Connection, table: str, wanted: list[str]) -> list[di
 
 
 def _names(connection: apsw.Connection, table: str, column: str) -> list[str]:
-    return [str(row[column]) for row in _rows(connection, table, [column])]
+    return [str(row[column]) for row in rows(connection, table, [column])]

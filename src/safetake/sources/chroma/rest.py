@@ -85,17 +85,17 @@ class Server:
             tenant = (
                 found if isinstance(found, str) and found not in ("", "*") else "default_tenant"
             )
-        place = f"tenants/{_quoted(tenant)}/databases"
+        place = f"tenants/{quoted(tenant)}/databases"
         if (database := self._config.database) is not None:
             # the server lists no collections, and no error, for a database that is not there
-            self._call("GET", f"{place}/{_quoted(database)}")
+            self._call("GET", f"{place}/{quoted(database)}")
             return tenant, [database]
         pages = self._pages(place)
         return tenant, [str(entry["name"]) for entry in pages]
 
     def collections(self, tenant: str, database: str) -> list[dict[str, Any]]:
         """Everything the server says about each collection of a database."""
-        path = f"tenants/{_quoted(tenant)}/databases/{_quoted(database)}/collections"
+        path = f"tenants/{quoted(tenant)}/databases/{quoted(database)}/collections"
         return list(self._pages(path))
 
     def ids(self, collection: dict[str, Any]) -> list[str]:
@@ -109,8 +109,8 @@ class Server:
 
     def _get(self, collection: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
         path = (
-            f"tenants/{_quoted(collection['tenant'])}/databases/{_quoted(collection['database'])}"
-            f"/collections/{_quoted(collection['id'])}/get"
+            f"tenants/{quoted(collection['tenant'])}/databases/{quoted(collection['database'])}"
+            f"/collections/{quoted(collection['id'])}/get"
         )
         answer = self._call("POST", path, body)
         if not isinstance(answer, dict) or not isinstance(answer.get("ids"), list):
@@ -340,7 +340,8 @@ def _json(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=False, sort_keys=True).encode("utf-8", "replace") + b"\n"
 
 
-def _quoted(name: Any) -> str:
+def quoted(name: Any) -> str:
+    """A name as one part of a path."""
     from urllib.parse import quote
 
     return quote(str(name), safe="")

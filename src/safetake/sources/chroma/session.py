@@ -28,6 +28,7 @@ from safetake.sources.chroma.database import NAME, ChromaDatabase
 from safetake.sources.chroma.facts import segment_facts
 from safetake.sources.chroma.parent import ParentSegments, fingerprint
 from safetake.sources.chroma.pieces import ShortRead, SpoolSink, WriterSink, copy_file
+from safetake.sources.chroma.residents import WORK_PREFIX
 from safetake.sources.chroma.segments import SegmentCopy, copy_segment, scan
 from safetake.sources.chroma.spool import Spool
 
@@ -284,7 +285,7 @@ class ChromaSession:
             except (FileNotFoundError, ShortRead):
                 unread.append(f"{name}: vanished or shrank while it was read")
         for name in others:
-            if name in mine:
+            if name in mine or name.startswith(WORK_PREFIX):
                 continue
             if (self._folder / name).is_dir():
                 notes.append(f"{name}: left out, no live collection has this folder")

@@ -1,0 +1,283 @@
+"""`safetake restore … --collection`: collections and records into a running Chroma server.
+
+Called by the command `restore`. Each restore leaves an undo file in the state folder, and an
+interrupted one goes on from there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from safetake.cli.common import Settings
+    from safetake.config import ChromaConfig, Config
+    from safetake.repository import Repository
+    from safetake.snapshots import SnapshotInfo
+    from safetake.sources.chroma.recordplan import CollectionPlan, RecordsPlan
+
+_SHOWN = 5
+
+
+def restore_collection(
+    settings: Settings,
+    repository: Repository,
+    snapshot: SnapshotInfo,
+    source_name: str,
+    source_config: ChromaConfig,
+    collections: list[str],
+    ids: list[str],
+    *,
+    changed: bool,
+    exact: bool,
+    dry_run: bool,
+    yes: bool,
+) -> int:
+    """Bring collections (all when none is named) or records back; prints, returns the exit code.
+
+    0, or 3 when an application wrote some of the records meanwhile. Raises SafetakeError.
+    """
+    from safetake.cli import output
+    from safetake.cli.progress import Progress
+    from safetake.restore.beside import choose
+    from safetake.snapshots import read_manifest
+    from safetake.sources.chroma import records
+
+    config = settings.load()
+    reader = repository.reader()
+    node = choose(reader, snapshot, [source_name])[source_name]
+    entry = (read_manifest(reader, snapshot) or {"sources": {}})["sources"].get(source_name, {})
+    with _alone(config, writing=not dry_run), Progress(settings.quiet) as progress:
+        plan = records.plan(
+            source_name,
+            source_config,
+            entry,
+            reader,
+            node,
+            collections,
+            ids,
+            snapshot=snapshot.id,
+            changed=changed,
+            exact=exact,
+            progress=progress,
+        )
+        with contextlib.closing(plan):
+            cut_off = None if dry_run else _cut_off(config, plan.facts)
+            if not settings.json and not settings.quiet:
+                _print(plan)
+            done = dry_run or (plan.nothing and cut_off is None)
+            if done:
+                if settings.json:
+                    output.document(_document(plan, None, None, 0.0))
+                elif not settings.quiet:
+                    output.line("nothing was changed")
+                return 0
+            if not yes and not _confirmed(settings):
+                output.note("nothing was changed")
+                return 1
+            path = cut_off or _new_file(config, source_name)
+            started = time.perf_counter()
+            report = records.apply(plan, path, progress)
+            seconds = time.perf_counter() - started
+    if settings.json:
+        output.document(_document(plan, report.as_dict(), path, seconds))
+    elif not settings.quiet:
+        output.line(
+            f"{report.added} brought back, {report.updated} put back, {report.deleted} removed,"
+            f" in {seconds:.1f} s"
+        )
+        if report.ulps:
+            output.line(f"vectors are within {report.ulps} units in the last place")
+        output.line(f"what was there before is in {path}")
+    for what, some in (
+        ("written by an application meanwhile, and left alone", report.kept),
+        ("not what was written when it was read back", report.different),
+    ):
+        if some:
+            names = ", ".join(some[:_SHOWN])
+            output.note(output.printable_lines(f"{len(some)} {what}: {names}"))
+    return 3 if report.kept or report.different else 0
+
+
+def take_back(settings: Settings, path: Path | None = None) -> int:
+    """Undo a restore of records: the one that was cut off, or the newest, or the one of `path`.
+
+    Prints, returns the exit code: 3 when something was written since and was left alone. Raises
+    SafetakeError.
+    """
+    from safetake.cli import output
+    from safetake.cli.progress import Progress
+    from safetake.config import ChromaConfig
+    from safetake.errors import RefusedError, UsageError
+    from safetake.sources.chroma import takeback, undo
+
+    config = settings.load()
+    folder = records_folder(config)
+    with _alone(config, writing=True):
+        if path is None:
+            path = next(iter(undo.unfinished(folder)), None) or undo.latest_done(folder)
+        if path is None:
+            raise RefusedError("no restore of records can be undone", hint=f"none is in {folder}")
+        name = str(undo.read(path).begin.get("source"))
+        source = config.sources.get(name)
+        if not isinstance(source, ChromaConfig):
+            raise UsageError(
+                f"{path} is about the source {name!r}, which is no chroma source of the"
+                " configuration",
+                hint="put the section back under its old name",
+            )
+        with Progress(settings.quiet) as progress:
+            result = takeback.undo(name, source, path, progress)
+    if settings.json:
+        output.document({"undone": result.as_dict(), "file": str(path)})
+    elif not settings.quiet:
+        output.line(f"{result.removed} removed again, {result.put_back} put back as they were")
+        for dropped in result.dropped:
+            output.line(f"the collection {dropped} is gone again")
+    for what, some in (
+        ("written since, and left alone", result.kept),
+        ("not what was there before when it was read back", result.different),
+    ):
+        if some:
+            names = ", ".join(some[:_SHOWN])
+            output.note(output.printable_lines(f"{len(some)} {what}: {names}"))
+    return 3 if result.kept or result.different else 0
+
+
+def records_folder(config: Config) -> Path:
+    """Where the undo files lie."""
+    from safetake.state import state_folder
+
+    return state_folder(config.restore.state, "records")
+
+
+def refuse_cut_off(config: Config) -> None:
+    """Raise RefusedError while a restore of records was begun and not ended."""
+    from safetake.sources.chroma import undo
+    from safetake.state import state_folder
+
+    for path in undo.unfinished(state_folder(config.restore.state, "records", create=False)):
+        raise _unfinished(path)
+
+
+def _unfinished(path: Path) -> Exception:
+    from safetake.errors import RefusedError
+    from safetake.sources.chroma import undo
+
+    begin = undo.read(path).begin
+    words = ["safetake restore", str(begin.get("snapshot"))[:8], str(begin.get("source"))]
+    words += [f"--collection {name}" for name in begin.get("collections", [])]
+    words += ["--id …"] if begin.get("ids") else []
+    words += ["--exact"] if begin.get("exact") else (["--changed"] if begin.get("changed") else [])
+    return RefusedError(
+        f"a restore of records was cut off ({path})",
+        hint=f"go on with `{' '.join(words)} --in-place`, or take it back with"
+        " `safetake restore --rollback`",
+    )
+
+
+def _cut_off(config: Config, facts: dict[str, Any]) -> Path | None:
+    """The file to go on with. Raises RefusedError when another restore was cut off."""
+    from safetake.sources.chroma import undo
+
+    for path in undo.unfinished(records_folder(config)):
+        if undo.read(path).begin != facts:
+            raise _unfinished(path)
+        return path
+    return None
+
+
+def _new_file(config: Config, source: str) -> Path:
+    from safetake.sources.chroma.undo import SUFFIX
+
+    return records_folder(config) / f"{time.time_ns():020}-{source}{SUFFIX}"
+
+
+@contextlib.contextmanager
+def _alone(config: Config, *, writing: bool) -> Iterator[None]:
+    """No restore in place at the same time, neither at work nor begun and not ended."""
+    if not writing:
+        yield
+        return
+    from safetake.errors import RefusedError
+    from safetake.recovery.inplace import restores_folder
+    from safetake.recovery.journal import open_restore, working
+
+    restores = restores_folder(config)
+    with working(restores):
+        journal = open_restore(restores)
+        if journal is not None:
+            raise RefusedError(
+                f"the restore {journal.id} was begun and not ended",
+                hint="end it with `safetake restore --resume` or `--rollback`",
+            )
+        yield
+
+
+def _confirmed(settings: Settings) -> bool:
+    from safetake.errors import UsageError
+
+    if settings.json or not sys.stdin.isatty():
+        raise UsageError(
+            "records would be written, and there is nobody to ask",
+            hint="look with --dry-run, then add --yes",
+        )
+    return click.confirm("Change the records of the running server?", err=True)
+
+
+def _print(plan: RecordsPlan) -> None:
+    from safetake.cli import output
+
+    rows = [
+        [
+            one.label,
+            str(len(one.missing)),
+            _count(one.changed, done=plan.changed),
+            _count(one.newer, done=plan.exact),
+            "is made anew, with another id" if one.live is None else _other_id(one),
+        ]
+        for one in plan.collections
+    ]
+    heads = ["collection", "come back", "go back", "are removed", ""]
+    output.table(heads, rows, right=[1, 2, 3])
+    for one in plan.collections:
+        if plan.exact and one.newer:
+            more = f" and {len(one.newer) - 20} more" if len(one.newer) > 20 else ""
+            names = ", ".join(one.newer[:20])
+            output.line(output.printable_lines(f"removed from {one.label}: {names}{more}"))
+        if one.changed and not plan.changed:
+            output.line(
+                f"{len(one.changed)} of {one.label} were changed since: --changed puts them back"
+            )
+
+
+def _count(some: list[str], *, done: bool) -> str:
+    """A number; in brackets when it is only told."""
+    return str(len(some)) if done else f"({len(some)})" if some else "-"
+
+
+def _other_id(one: CollectionPlan) -> str:
+    if one.live is None or one.live["id"] == one.stored.id:
+        return ""
+    return "made anew since: it has another id"
+
+
+def _document(
+    plan: RecordsPlan, report: dict[str, Any] | None, path: Path | None, seconds: float
+) -> dict[str, Any]:
+    return {
+        "snapshot": plan.facts["snapshot"],
+        "source": plan.facts["source"],
+        "server": plan.server.where,
+        "collections": [one.as_dict() for one in plan.collections],
+        "report": report,
+        "undo_file": str(path) if path is not None else None,
+        "seconds": round(seconds, 3),
+    }
