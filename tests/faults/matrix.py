@@ -20,16 +20,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetake.recovery.journal import journals, parse
+from safetake.recovery.journal import Journal, journals, parse
 from tests.faults.stores import Store
 from tests.support.ptrace import Call
-from tests.support.repositories import PASSWORD, new_repository
+from tests.support.repositories import PASSWORD, memory_folder, new_repository
 from tests.support.states import difference
 from tests.support.supervisor import Program, Supervisor
 from tests.support.zygote import Run, Zygote
 
 SERVICE = "app"
 ENDINGS = ("--resume", "--rollback")
+NOISE = r"^/dev/null$|/log$"
+"""Nothing, and what a private server tells about itself."""
+DONE = (0, 3)
+"""Exit codes of a restore that was done; 3: with something to be told."""
 
 
 @dataclass(slots=True)
@@ -45,7 +49,16 @@ class World:
     bystander: Program | None = None
     """An application that keeps running, which safetake is not told of."""
     words: tuple[str, ...] = ()
+    """Options of the restore."""
+    service: str = ""
+    """More lines for the service's section."""
+    sound: bool = True
+    """Whether a backup of what is there before the restore is possible."""
+    undo: bool = False
+    """The restore is the one that undoes an earlier one."""
     snapshot: str = ""
+    before: set[str] = field(default_factory=set)
+    """Restores that had ended before."""
     old: dict[str, Any] = field(default_factory=dict)
     new: dict[str, Any] = field(default_factory=dict)
 
@@ -73,12 +86,22 @@ class World:
         for store in self.stores:
             store.change(self.home)
         self.old = self.state()
-        self._run(on=False)
-        self.home.rename(self.base / "template")
-        self.reset()
+        self._keep()
+        if self.undo:
+            assert self.restore().code == 0
+            self.before = {journal.id for journal in journals(self.restores)}
+            self._keep()
+            self.old, self.new, self.snapshot = self.new, self.old, ""
         assert difference(self.state(), self.old) == []
         for store in self.stores:
             assert self.old[store.name] != self.new[store.name]
+
+    def _keep(self) -> None:
+        """What is there now is what each trial begins with."""
+        self._run(on=False)
+        shutil.rmtree(self.base / "template", ignore_errors=True)
+        self.home.rename(self.base / "template")
+        self.reset()
 
     def _config(self) -> str:
         lines = ['[repository]\nlocation = "repository"\npassword_file = "password"\n']
@@ -88,6 +111,7 @@ class World:
             commands = self.supervisor.commands(SERVICE)
             lines.append(f"[services.{SERVICE}]\n")
             lines += [f"{key} = {json.dumps(words)}\n" for key, words in commands.items()]
+            lines.append(self.service)
             lines.append(f"[services.{SERVICE}.health]\ninterval = 0.01\nsuccesses = 1\n")
             lines.append(f"command = {json.dumps(commands['running'])}\n")
         return "".join(lines)
@@ -121,6 +145,7 @@ class World:
             folder=self.home,
             environment={"TMPDIR": str(self.home / "tmp"), "HOME": str(self.home)},
             kill_at=kill_at,
+            ignore=NOISE,
             seconds=seconds,
         )
         self.supervisor.settle()
@@ -129,10 +154,12 @@ class World:
         assert code is None or run.code == code, (words, run.code, run.said)
         return run
 
-    def restore(self, kill_at: int | None = None, code: int | None = None) -> Run:
+    def restore(self, kill_at: int | None = None) -> Run:
         """The restore in place that the campaign is about."""
         words = ["restore", self.snapshot, "--in-place", "--yes", *self.words]
-        return self.safetake(*words, kill_at=kill_at, code=code)
+        if not self.snapshot:
+            words = ["restore", "--undo", "--yes"]
+        return self.safetake(*words, kill_at=kill_at)
 
     def whole(self) -> None:
         """Nothing is open, nothing is left, everything runs."""
@@ -145,21 +172,22 @@ class World:
         for store in self.stores:
             store.usable(self.home)
 
-    def decided(self) -> str:
-        """`commit`, `back` or nothing: of the restore that was cut off."""
-        found = journals(self.restores)
-        return found[-1].decision if found else ""
+    def journal(self) -> Journal | None:
+        """Of the restore of this trial."""
+        found = [one for one in journals(self.restores) if one.id not in self.before]
+        assert len(found) <= 1
+        return found[0] if found else None
 
     def is_open(self) -> bool:
-        """Whether a restore was begun and not ended."""
-        return any(not journal.ended for journal in journals(self.restores))
+        """Whether it was begun and not ended."""
+        journal = self.journal()
+        return journal is not None and not journal.ended
 
     def step(self) -> str:
-        """The last line of the journal, without names: `begin switch`, `done stage` …"""
-        found = sorted(self.restores.glob("*/journal")) if self.restores.exists() else []
-        if not found:
-            return "before the journal"
-        records, _ = parse(found[-1].read_bytes())
+        """The last line of its journal, without names: `begin switch`, `done stage` …"""
+        journal = self.journal()
+        path = journal.folder / "journal" if journal is not None else None
+        records = parse(path.read_bytes())[0] if path is not None and path.exists() else []
         return _said(records[-1]) if records else "before the journal"
 
 
@@ -192,10 +220,10 @@ class Matrix:
         self.trials: list[Trial] = []
 
     def count(self) -> int:
-        """One undisturbed restore (after one that warms up); it gives the snapshot's content."""
-        for _ in range(2):
-            self.world.reset()
-            run = self.world.restore(code=0)
+        """One undisturbed restore; it gives exactly the snapshot's content."""
+        self.world.reset()
+        run = self.world.restore()
+        assert run.code in DONE, run.said
         found = difference(self.world.state(), self.world.new)
         assert not found, found
         self.world.whole()
@@ -212,13 +240,15 @@ class Matrix:
         half = min(len(boundaries), budget // 2)
         return sorted([*_spread(boundaries, half, chance), *_spread(others, budget - half, chance)])
 
-    def trial(self, number: int, ending: str, *, refused: bool, second: int | None = None) -> None:
-        """Kill at a call; end it; nothing but one of the two states is accepted."""
+    def trial(self, number: int, ending: str, *, close: bool, second: int | None = None) -> None:
+        """Kill at a call; end it; nothing but one of the two states is accepted. `close` looks
+        closer: a second restore is refused meanwhile, and the next backup works and tidies up.
+        """
         world = self.world
         world.reset()
         run = world.restore(kill_at=number)
         if not run.seen.killed:
-            assert run.code == 0, run.said
+            assert run.code in DONE, run.said
             self._ended(world.new, f"not killed at {number}")
             self.trials.append(Trial(None, "", ending))
             return
@@ -226,9 +256,10 @@ class Matrix:
         trial = Trial(call, world.step(), ending)
         self.trials.append(trial)
         where = f"killed at {call}, {trial.step}; then {ending}"
-        if refused and world.is_open():
+        if close and world.is_open():
             again = world.restore()
-            assert again.code not in (0, None), f"{where}: a second restore ran\n{again.said}"
+            assert again.code == 1, f"{where}: a second restore ran\n{again.said}"
+            assert "--rollback" in again.said, f"{where}: {again.said}"
         if second is not None and world.is_open():
             cut = world.safetake("restore", ending, kill_at=second)
             if cut.seen.killed:
@@ -236,21 +267,27 @@ class Matrix:
                 where += f", killed at {trial.second}, {world.step()}"
         wanted = self._end(ending, where)
         self._ended(wanted, where)
+        if close and world.sound:
+            run = world.safetake("backup")
+            assert run.code in DONE, f"{where}: {run.said}"
+            left = list((world.home / "tmp").iterdir())
+            assert not left, f"{where}: {left}"
+            self._ended(wanted, f"{where}, and a backup")
 
     def _end(self, ending: str, where: str) -> dict[str, Any]:
         """Which state it has to be."""
         world = self.world
-        if not world.is_open():
-            ended = [journal.ended for journal in journals(world.restores)]
+        journal = world.journal()
+        if journal is None or journal.ended:
             run = world.safetake("restore", ending)
             assert run.code == 2, f"{where}: nothing was open\n{run.said}"
-            return world.new if "committed" in ended else world.old
-        decided = world.decided()
+            return world.new if journal and journal.ended == "committed" else world.old
+        decided = journal.decision
         run = world.safetake("restore", ending)
         if decided == "commit" and ending == "--rollback":
             assert run.code not in (0, None), f"{where}: {run.said}"
             run = world.safetake("restore", "--resume")
-        assert run.code == 0, f"{where}: exit code {run.code}\n{run.said}"
+        assert run.code in DONE, f"{where}: exit code {run.code}\n{run.said}"
         if decided:
             return world.new if decided == "commit" else world.old
         return world.new if ending == "--resume" else world.old
@@ -291,9 +328,10 @@ def _spread(numbers: list[int], count: int, chance: random.Random) -> Iterable[i
 
 
 @contextlib.contextmanager
-def place() -> Iterator[Path]:
-    """A folder in memory, at a place without meaning: trials wait for no disk."""
-    from tests.support.repositories import memory_folder
-
-    with memory_folder() as folder, tempfile.TemporaryDirectory(dir=folder) as inner:
-        yield Path(inner)
+def place(*, disk: bool = False) -> Iterator[Path]:
+    """A folder in memory, where trials wait for no disk, or on one, where a folder's entries come
+    in no order.
+    """
+    with contextlib.ExitStack() as stack:
+        inside = None if disk else stack.enter_context(memory_folder())
+        yield Path(stack.enter_context(tempfile.TemporaryDirectory(dir=inside)))

@@ -128,6 +128,69 @@ class Sqlite:
         connection.close()
 
 
+class BesideSqlite(Sqlite):
+    """A database whose application has its path in a file of settings."""
+
+    def settings(self, home: Path) -> Path:
+        return home / "app.env"
+
+    def current(self, home: Path) -> Path:
+        """The file that the application uses."""
+        if not self.settings(home).exists():
+            return self.path(home)
+        return Path(self.settings(home).read_text().split("sqlite:///")[1].split("\n")[0])
+
+    def make(self, home: Path) -> None:
+        super().make(home)
+        path = self.path(home)
+        self.settings(home).write_text(f"# who\nDATABASE_URL=sqlite:///{path}\nOTHER=1\n")
+
+    def state(self, home: Path) -> Any:
+        """What the application sees; no file that nobody uses lies beside it."""
+        current = self.current(home)
+        state = sqlite_state(current)
+        known = (current.name, self.path(home).name)
+        names = {path.name.removesuffix("-wal").removesuffix("-shm") for path in home.glob("*.db*")}
+        state["beside"] = sorted(names - set(known))
+        state["settings"] = self.settings(home).read_text().replace(str(current), "PATH")
+        return state
+
+
+class DamagedSqlite(Sqlite):
+    """A database that was overwritten: only its bytes can be saved."""
+
+    def change(self, home: Path) -> None:
+        super().change(home)
+        with self.path(home).open("r+b") as file:
+            file.write(b"no database any more")
+
+    def state(self, home: Path) -> Any:
+        found = sorted(home.glob(f"{self.name}.db*"))
+        raw = {path.name: (path.stat().st_mode, path.read_bytes()) for path in found}
+        if raw[f"{self.name}.db"][1].startswith(b"SQLite format 3"):
+            return super().state(home)
+        return {name: what for name, what in raw.items() if not name.endswith("-shm")}
+
+    def usable(self, home: Path) -> None:
+        """Nobody can use it as it is."""
+
+
+class AbsentSqlite(Sqlite):
+    """A database that was removed."""
+
+    def change(self, home: Path) -> None:
+        for path in home.glob(f"{self.name}.db*"):
+            path.unlink()
+
+    def state(self, home: Path) -> Any:
+        if not any(home.glob(f"{self.name}.db*")):
+            return "nothing"
+        return super().state(home)
+
+    def usable(self, home: Path) -> None:
+        """There may be nothing to use."""
+
+
 class Files:
     """Folders, modes, times, a symbolic link, two names of one file."""
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import signal
 import struct
 import sys
@@ -71,10 +72,17 @@ class StuckError(Exception):
     """The traced processes did not end in time; they were killed."""
 
 
-def trace(body: Callable[[], int], *, kill_at: int | None = None, seconds: float = 60) -> Observed:
+def trace(
+    body: Callable[[], int],
+    *,
+    kill_at: int | None = None,
+    ignore: str = "",
+    seconds: float = 60,
+) -> Observed:
     """Fork, run `body` in the child, and watch it to its end, or kill it at call `kill_at`.
 
-    The child exits with what `body` returns. Raises StuckError, OSError.
+    The child exits with what `body` returns. Calls on places in which the pattern `ignore` is found
+    do not count. Raises StuckError, OSError.
     """
     _prctl(_ADOPT, 1)  # what outlives its parent is ours to wait for
     gate, open_gate = os.pipe()
@@ -83,7 +91,7 @@ def trace(body: Callable[[], int], *, kill_at: int | None = None, seconds: float
         os.close(open_gate)
         _child(gate, body)
     os.close(gate)
-    tracer = _Tracer(pid, kill_at)
+    tracer = _Tracer(pid, kill_at, ignore)
     with _deadline(seconds):
         try:
             _ptrace(_SEIZE, pid, 0, _OPTIONS)
@@ -135,10 +143,11 @@ def _ptrace(request: int, pid: int, address: int, data: int) -> int:
 
 
 class _Tracer:
-    def __init__(self, pid: int, kill_at: int | None) -> None:
+    def __init__(self, pid: int, kill_at: int | None, ignore: str) -> None:
         self.observed = Observed()
         self._first = pid
         self._kill_at = kill_at
+        self._ignored = re.compile(ignore) if ignore else None
         self._names = numbers()
         self._count = 0
         self._known = {pid}
@@ -216,6 +225,10 @@ class _Tracer:
             if what.lstrip(".")[:1] == "f":
                 place = _behind(tid, arguments[what.index("f")])
                 if not _lasting(place):
+                    return True
+            if self._ignored is not None:
+                place = place or _paths(tid, what, arguments)
+                if self._ignored.search(place):
                     return True
             self._count += 1
             if self._kill_at is not None and self._count != self._kill_at:

@@ -3,9 +3,9 @@
     python -m tests.support.zygote
 
 Reads one JSON document per line (`function`, `arguments`, `folder`, `environment`, `kill_at`,
-`seconds`) and answers with one: what `ptrace.trace` observed, and what the run printed. Runs are
-watched, so each can be counted, or killed at its n-th call. What a run that ended by itself had
-to import is imported here, for the next.
+`ignore`, `seconds`) and answers with one: what `ptrace.trace` observed, and what the run printed.
+Runs are watched, so each can be counted, or killed at its n-th call. What a run that ended by
+itself had to import is imported here, for the next.
 """
 
 from __future__ import annotations
@@ -90,6 +90,7 @@ class Zygote:
         folder: Path = ROOT,
         environment: dict[str, str] | None = None,
         kill_at: int | None = None,
+        ignore: str = "",
         seconds: float = 60,
     ) -> Run:
         """`function([arguments])`, a `module:name` that returns an exit code, in a forked process.
@@ -102,6 +103,7 @@ class Zygote:
             "folder": str(folder),
             "environment": environment or {},
             "kill_at": kill_at,
+            "ignore": ignore,
             "seconds": seconds,
         }
         assert self._process.stdin is not None
@@ -131,6 +133,7 @@ def _serve() -> None:
                 seen = trace(
                     functools.partial(_one, wanted, output.fileno(), told),
                     kill_at=wanted["kill_at"],
+                    ignore=wanted["ignore"],
                     seconds=wanted["seconds"],
                 )
                 answer = {"seen": dataclasses.asdict(seen)}

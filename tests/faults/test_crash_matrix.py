@@ -1,0 +1,253 @@
+"""`kill -9` at the calls of restores in place, of each kind of store and of all together:
+afterwards `--resume` and `--rollback` end in exactly one of the two states.
+
+The quick form takes calls that are spread over all steps, from a seed that it prints; the slow one
+takes every call, ended both ways.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.matrix import ENDINGS, Matrix, World, place
+from tests.faults.stores import (
+    AbsentSqlite,
+    BesideSqlite,
+    Chroma,
+    DamagedSqlite,
+    Files,
+    OfflineRedis,
+    Reader,
+    Redis,
+    Sqlite,
+)
+from tests.support.supervisor import Supervisor
+from tests.support.zygote import Zygote
+
+
+@pytest.fixture(scope="module")
+def zygote() -> Iterator[Zygote]:
+    with Zygote() as started:
+        yield started
+
+
+@contextlib.contextmanager
+def world(zygote: Zygote) -> Iterator[World]:
+    """An empty one; on disk every other time."""
+    with place(disk=random.random() < 0.5) as base, Supervisor(base / "run") as supervisor:
+        one = World(base, zygote, [], supervisor)
+        try:
+            yield one
+        finally:
+            if one.bystander is not None:
+                one.bystander.stop()
+
+
+def there(*paths: Path) -> list[Path]:
+    """Those that exist: an application must not make an empty database."""
+    return [path for path in paths if path.exists()]
+
+
+@contextlib.contextmanager
+def sqlite_offline(zygote: Zygote) -> Iterator[World]:
+    with world(zygote) as one:
+        store = Sqlite()
+        one.stores = [store]
+        one.program = Reader(lambda: there(store.path(one.home)))
+        yield one
+
+
+@contextlib.contextmanager
+def sqlite_rollback_journal(zygote: Zygote) -> Iterator[World]:
+    with world(zygote) as one:
+        one.stores = [Sqlite(journal="delete")]
+        yield one
+
+
+@contextlib.contextmanager
+def sqlite_online(zygote: Zygote) -> Iterator[World]:
+    with world(zygote) as one:
+        store = Sqlite()
+        one.stores = [store]
+        one.bystander = Reader(lambda: there(store.path(one.home)))
+        yield one
+
+
+@contextlib.contextmanager
+def sqlite_beside(zygote: Zygote) -> Iterator[World]:
+    with world(zygote) as one:
+        store = BesideSqlite()
+        one.stores = [store]
+        one.program = Reader(lambda: there(store.current(one.home)))
+        one.words = ("--beside",)
+        one.service = (
+            'switch.projects = {setting = "DATABASE_URL", value = "sqlite:///{path}", '
+            'env_file = "app.env"}\n'
+        )
+        yield one
+
+
+@contextlib.contextmanager
+def sqlite_damaged(zygote: Zygote) -> Iterator[World]:
+    with world(zygote) as one:
+        one.stores = [DamagedSqlite()]
+        one.sound = False
+        yield one
+
+
+@contextlib.contextmanager
+def sqlite_absent(zygote: Zygote) -> Iterator[World]:
+    with world(zygote) as one:
+        one.stores = [AbsentSqlite()]
+        one.sound = False
+        yield one
+
+
+@contextlib.contextmanager
+def undone(zygote: Zygote) -> Iterator[World]:
+    with sqlite_offline(zygote) as one:
+        one.undo = True
+        yield one
+
+
+@contextlib.contextmanager
+def undone_damage(zygote: Zygote) -> Iterator[World]:
+    with sqlite_damaged(zygote) as one:
+        one.undo = True
+        yield one
+
+
+@contextlib.contextmanager
+def chroma(zygote: Zygote) -> Iterator[World]:
+    with world(zygote) as one:
+        one.stores = [Chroma()]
+        one.program = Reader(lambda: there(one.home / "vectors" / "chroma.sqlite3"))
+        yield one
+
+
+@contextlib.contextmanager
+def redis_online(zygote: Zygote) -> Iterator[World]:
+    with world(zygote) as one, served(one) as store:
+        one.stores = [store]
+        yield one
+
+
+@contextlib.contextmanager
+def served(one: World) -> Iterator[Redis]:
+    """A server that runs all the time."""
+    store = Redis()
+    store.place(one.base)
+    store.start()
+    try:
+        yield store
+    finally:
+        store.kill()
+
+
+@contextlib.contextmanager
+def redis_offline(zygote: Zygote) -> Iterator[World]:
+    with world(zygote) as one:
+        store = OfflineRedis("queue", ["--save", "3600 1"])
+        store.place(one.home)
+        one.stores = [store]
+        one.program = store
+        yield one
+
+
+@contextlib.contextmanager
+def redis_append_only(zygote: Zygote) -> Iterator[World]:
+    with world(zygote) as one:
+        store = OfflineRedis("queue", ["--save", "", "--appendonly", "yes"])
+        store.place(one.home)
+        one.stores = [store]
+        one.program = store
+        yield one
+
+
+@contextlib.contextmanager
+def files(zygote: Zygote) -> Iterator[World]:
+    with world(zygote) as one:
+        one.stores = [Files()]
+        one.words = ("--delete-extra",)
+        yield one
+
+
+@contextlib.contextmanager
+def whole_system(zygote: Zygote) -> Iterator[World]:
+    with world(zygote) as one, served(one) as queue:
+        database = Sqlite()
+        one.stores = [queue, Files(), Chroma(), database]
+        vectors = one.home / "vectors" / "chroma.sqlite3"
+        one.program = Reader(lambda: there(database.path(one.home), vectors))
+        one.words = ("--delete-extra",)
+        yield one
+
+
+Make = Callable[[Zygote], contextlib.AbstractContextManager[World]]
+WORLDS: dict[Make, int] = {
+    sqlite_offline: 6,
+    sqlite_rollback_journal: 3,
+    sqlite_online: 6,
+    sqlite_beside: 4,
+    sqlite_damaged: 3,
+    sqlite_absent: 3,
+    undone: 3,
+    undone_damage: 3,
+    chroma: 6,
+    redis_online: 6,
+    redis_offline: 4,
+    redis_append_only: 4,
+    files: 6,
+    whole_system: 8,
+}
+"""And how many trials the quick form makes."""
+
+
+@pytest.mark.parametrize("make", WORLDS, ids=lambda make: make.__name__)
+def test_killed_anywhere_it_ends_old_or_new(make: Make, zygote: Zygote) -> None:
+    seed = random.SystemRandom().randrange(1 << 32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    with make(zygote) as one:
+        one.build()
+        matrix = Matrix(one)
+        matrix.count()
+        chosen = matrix.chosen(WORLDS[make], chance)
+        again = chance.randrange(len(chosen))
+        try:
+            for turn, number in enumerate(chosen):
+                second = chance.randrange(1, 50) if turn == again else None
+                ending = ENDINGS[(turn + seed) % 2]
+                matrix.trial(number, ending, close=turn % 3 == 0, second=second)
+        finally:
+            print(matrix.report())
+        assert sum(trial.call is not None for trial in matrix.trials) >= len(chosen) - 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("make", WORLDS, ids=lambda make: make.__name__)
+def test_killed_at_every_call_it_ends_old_or_new(make: Make, zygote: Zygote) -> None:
+    seed = random.SystemRandom().randrange(1 << 32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    with make(zygote) as one:
+        one.build()
+        matrix = Matrix(one)
+        total = matrix.count()
+        try:
+            for number in range(1, total + 1):
+                for ending in ENDINGS:
+                    matrix.trial(number, ending, close=number % 10 == 0)
+            for _ in range(total // 4):
+                number, second = chance.randrange(1, total + 1), chance.randrange(1, total // 2)
+                matrix.trial(number, chance.choice(ENDINGS), close=False, second=second)
+        finally:
+            print(matrix.report())
+        killed = sum(trial.call is not None for trial in matrix.trials)
+        assert killed >= 2 * total * 0.95
