@@ -240,7 +240,7 @@ def test_killed_anywhere_it_can_go_on_or_be_taken_back(one: Case) -> None:
     spoil(one.server)
     spoilt = one.digest()
     kills = 0
-    for number in range(1, 200, 3):
+    for number in range(1, 200, 5):
         undo = one.folder / f"killed{number}.undo"
         child = subprocess.run(
             [
@@ -256,13 +256,14 @@ def test_killed_anywhere_it_can_go_on_or_be_taken_back(one: Case) -> None:
         if number % 2:
             one.run(changed=True)
             assert one.run(changed=True, dry_run=True).missing == 0
-            one.take_back()
+            if one.undo.exists():
+                one.take_back()
         one.undo = undo
         if undo.exists():
             one.take_back()
         assert one.digest() == spoilt, number
     print(f"{kills} kills")
-    assert kills > 4
+    assert kills > 3
 
 
 # -- values and patterns ----------------------------------------------------------------------

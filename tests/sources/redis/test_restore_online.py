@@ -211,6 +211,30 @@ def test_no_write_falls_between_the_safety_snapshot_and_the_switch(tmp_path: Pat
         restorer.finish(work, committed=True)
 
 
+def test_writes_after_the_cut_are_found_out_although_writers_were_held(tmp_path: Path) -> None:
+    with story(ONE, tmp_path) as one:
+        restorer, work = open_plan(one.plan())
+        scratch = tmp_path / "safety"
+        scratch.mkdir()
+        source = RedisSource("queue", redis_source.config(one.server.url))
+        session = source.session(CaptureContext(one.repository, None, scratch))
+        try:
+            session.prepare()
+            session.hold(10.0)
+            session.release()
+            assert restorer.take_over(work, session)
+            one.server.client().client_unpause()  # another backup ends its own pause, and ours
+            one.server.client().set("late", 1)
+            session.capture()
+            with pytest.raises(RestoreError, match="after the safety snapshot"):
+                restorer.switch(work)
+        finally:
+            session.close()
+        assert not restorer.touched(work)
+        restorer.finish(work, committed=False)
+        assert one.server.client().get("late") == b"1"
+
+
 def test_a_server_that_cannot_reach_us_keeps_its_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -293,8 +317,12 @@ def test_versions_databases_and_rights_are_refused(tmp_path: Path) -> None:
                 restorer.outline(entry, "", {}, one.repository, one.captured.node)
         client: Any = one.server.client()
         client.execute_command(
-            "ACL", "SETUSER", "weak", "on", "nopass", "-@all", "+info", "+psync", "+replconf"
+            "ACL", "SETUSER", "weak", "on", "nopass", "+@all", "-replicaof", "~*", "&*"
         )
+        with pytest.raises(RefusedError) as caught:
+            one.outline(one.plan(username="weak", password_env="HOME"))
+        assert "+replicaof" in caught.value.hint
+        client.execute_command("ACL", "SETUSER", "weak", "-@all", "+info", "+psync", "+replconf")
         with pytest.raises(RefusedError) as caught:
             one.outline(one.plan(username="weak", password_env="HOME"))
         assert "+replicaof" in caught.value.hint

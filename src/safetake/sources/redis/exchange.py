@@ -122,6 +122,8 @@ class Exchange:
         Raises SourceError, RestoreError.
         """
         server = Server.ask(self.connection)
+        held = self.writers.hold(self.connection)
+        self._nobody_wrote_since_the_cut(server, held)
         for _ in range(_TRIES):
             self.writers.hold(self.connection)
             shutil.rmtree(folder, ignore_errors=True)
@@ -148,6 +150,37 @@ class Exchange:
             f"{self._address} is written to although its writers are held",
             hint="does something else send CLIENT UNPAUSE (another backup)? Stop it, run again",
         )
+
+    def cut_at(self, info: dict[str, str]) -> None:
+        """Remember where the safety snapshot was cut."""
+        where = {"replid": info["master_replid"], "offset": int(info["master_repl_offset"])}
+        self._work.note("cut", where)
+
+    def _nobody_wrote_since_the_cut(self, server: Server, held: dict[str, str]) -> None:
+        """The pause is not trusted: what the server sent since the cut is read. Raises
+        RestoreError."""
+        cut = self._work.notes.get("cut")
+        offset = int(held["master_repl_offset"])
+        if cut is None or held["master_replid"] != cut["replid"] or offset == cut["offset"]:
+            return
+        folder = self._work.work / "since"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(mode=0o700)
+        replica = Replica(self._address, server, folder, self._work.progress)
+        try:
+            if not replica.join((cut["replid"], cut["offset"])):
+                return  # the server does not remember
+            length = replica.wait_for(offset)
+            wrote = extract(replica.stream, length, folder / "tail").commands
+        finally:
+            replica.close()
+            shutil.rmtree(folder, ignore_errors=True)
+        if wrote:
+            raise RestoreError(
+                f"{self._address} was written to after the safety snapshot, although its writers"
+                " were held",
+                hint="does something else send CLIENT UNPAUSE (another backup)? Run again",
+            )
 
     @contextlib.contextmanager
     def _quick_sync(self) -> Iterator[None]:

@@ -24,13 +24,23 @@ from safetake.sources.redis.losses import losses
 from safetake.sources.redis.proof import questions
 from safetake.sources.redis.scratch import ScratchError
 from safetake.sources.redis.server import Server
-from safetake.sources.redis.session import RedisSession
+from safetake.sources.redis.session import OLDEST, RedisSession
 from safetake.sources.redis.settings import live_config
 from safetake.sources.redis.wire import Address, Connection, ServerGoneError, ServerRefusal
 
 ADMIN_HINT = (
     "give the source a user who may do it: +info +client +config|get +config|set +replicaof +psync"
     f" +replconf +time +bgsave +bgrewriteaof; or {PER_KEY}"
+)
+
+
+_NEEDED = (
+    ("REPLICAOF", "NO", "ONE"),
+    ("CONFIG", "SET", "masterauth", ""),
+    ("CLIENT", "PAUSE", "1", "WRITE"),
+    ("PSYNC", "?", "-1"),
+    ("BGSAVE",),
+    ("BGREWRITEAOF",),
 )
 
 
@@ -104,6 +114,7 @@ class RedisRestorer:
         server = Server.ask(connection)
         address = connection.address
         _refuse_role(server, address)
+        _refuse_rights(connection, address)
         refuse_newer(facts, server)
         choose_donor(server)
         _refuse_modules(facts)
@@ -175,6 +186,7 @@ class RedisRestorer:
         exchange = self._of(work)
         info = exchange.writers.hold(exchange.connection)
         if session.move_cut(info):
+            exchange.cut_at(info)
             return True
         exchange.writers.let_go()
         raise RefusedError(
@@ -283,6 +295,11 @@ def _as_restore_error(exchange: Exchange, *, let_go: bool = True) -> Any:
 
 
 def _refuse_role(server: Server, address: Address) -> None:
+    if server.version < OLDEST:
+        raise RefusedError(
+            f"{address} is version {server.version_text}, whose writers cannot be held",
+            hint=f"upgrade it to 6.2 or newer; {PER_KEY}",
+        )
     if server.is_replica:
         info = server.info
         raise RefusedError(
@@ -294,6 +311,23 @@ def _refuse_role(server: Server, address: Address) -> None:
             f"{address} is one of a cluster, where no node can become a replica of another server",
             hint=PER_KEY,
         )
+
+
+def _refuse_rights(connection: Connection, address: Address) -> None:
+    """What can be known of our rights without using them. Raises RefusedError."""
+    for command in _NEEDED:
+        if connection.call("COMMAND", "INFO", command[0]) in ([None], []):
+            raise RefusedError(
+                f"{address} has no command {command[0]} (a managed service?)", hint=PER_KEY
+            )
+    try:
+        user = connection.call("ACL", "WHOAMI")
+        for command in _NEEDED:
+            said = connection.call("ACL", "DRYRUN", user, *command)
+            if said != b"OK":
+                raise RefusedError(f"{address}: {said.decode('utf-8', 'replace')}", hint=ADMIN_HINT)
+    except ServerRefusal:
+        return  # older than 7.0, or not allowed to ask: found out before anything is changed
 
 
 def _refuse_modules(facts: Mapping[str, Any]) -> None:
