@@ -70,16 +70,18 @@ def restore_collection(
         )
         with contextlib.closing(plan):
             cut_off = None if dry_run else _cut_off(config, plan.facts)
+            done = dry_run or (plan.nothing and cut_off is None)
+            if not done and not yes:
+                _need_somebody(settings)
             if not settings.json and not settings.quiet:
                 _print(plan)
-            done = dry_run or (plan.nothing and cut_off is None)
             if done:
                 if settings.json:
                     output.document(_document(plan, None, None, 0.0))
                 elif not settings.quiet:
                     output.line("nothing was changed")
                 return 0
-            if not yes and not _confirmed(settings):
+            if not yes and not click.confirm("Change the records of the server?", err=True):
                 output.note("nothing was changed")
                 return 1
             path = cut_off or _new_file(config, source_name)
@@ -221,7 +223,7 @@ def _alone(config: Config, *, writing: bool) -> Iterator[None]:
         yield
 
 
-def _confirmed(settings: Settings) -> bool:
+def _need_somebody(settings: Settings) -> None:
     from safetake.errors import UsageError
 
     if settings.json or not sys.stdin.isatty():
@@ -229,7 +231,6 @@ def _confirmed(settings: Settings) -> bool:
             "records would be written, and there is nobody to ask",
             hint="look with --dry-run, then add --yes",
         )
-    return click.confirm("Change the records of the running server?", err=True)
 
 
 def _print(plan: RecordsPlan) -> None:
