@@ -158,3 +158,14 @@ def test_rbac_on_the_command_line_is_yaml(tmp_path: Path) -> None:
     assert [d["kind"] for d in documents] == ["ServiceAccount", "Role", "RoleBinding"]
     assert documents[0]["metadata"] == {"name": "backup", "namespace": "ai-script-generator"}
     assert safetake(file, "rbac", "--account", "backup")[1] == documents
+
+
+def test_the_how_to_is_valid(tmp_path: Path) -> None:
+    import re
+
+    text = (Path(__file__).parents[2] / "docs" / "how-to" / "services.md").read_text()
+    blocks = re.findall(r"^```toml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 4
+    base = '[repository]\nlocation = "r"\n[sources.projects]\ntype = "sqlite"\npath = "p"\n'
+    for block in blocks:
+        assert configfile.parse(base + block, tmp_path / "safetake.toml").services

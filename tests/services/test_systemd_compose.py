@@ -183,7 +183,7 @@ def test_with_a_setting_to_switch_the_start_makes_new_containers(
     monkeypatch.setenv("STARTED", "running")
     switch = {"projects": {"setting": "A", "value": "{path}", "env_file": state / "env"}}
     web = compose(switch=switch)
-    web.start({"running": True, "containers": 1})
+    web.start({"running": True, "containers": 0})  # it had died, and is wanted
     assert calls(state) == ["compose up --detach --no-deps --no-build --scale web=1 web"]
     assert web.problems() == []
 

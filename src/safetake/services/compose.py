@@ -70,7 +70,7 @@ class ComposeService(Settings):
         """As many containers as there were."""
         if not was_running(state):
             return
-        count = int(state.get("containers", 1))
+        count = max(1, int(state.get("containers") or 1))
         if self._config.switch:
             words = ["up", "--detach", "--no-deps", "--no-build", "--scale"]
             words += [f"{self._service}={count}", self._service]
