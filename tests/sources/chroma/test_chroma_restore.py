@@ -232,11 +232,15 @@ def test_an_unchanged_store_loses_nothing(store: Path, taken: Taken) -> None:
 
 def test_extra_entries_go_when_asked(store: Path, taken: Taken) -> None:
     (store / "notes.txt").write_text("mine")
+    (store / "mine").mkdir()
     restore = Restore(store, taken, {"delete_extra": True})
-    assert any("deleted" in text for text in restore.outline().warnings)
+    warnings = restore.outline().warnings
+    assert any(text.endswith("are deleted: notes.txt") for text in warnings)
+    assert any(text.endswith("are kept: mine") for text in warnings)
     before = picture(store)
     work = restore.run()
     assert not (store / "notes.txt").exists()
+    assert (store / "mine").exists(), "no snapshot has folders that are not Chroma's"
     restore.restorer.switch_back(work)
     assert picture(store) == before
 

@@ -3,7 +3,7 @@
 Always offline: Chroma rewrites its index files in place through descriptors that it keeps, and a
 server under which the folder is exchanged goes on serving the old data. Every top-level entry of
 the store changes place with `swap.Swap`; the folder itself stays, so that a mount point can be
-restored as well. What is not Chroma's stays unless the user has it deleted.
+restored as well. What is not Chroma's stays, unless the user has such files deleted.
 
 Notes: `state` is where the exchange is (`forward`, `new`, `back`, `old`), `kept` what was left
 alone. What applications wrote beside the restored database before a rollback (its journal) waits
@@ -92,7 +92,7 @@ class ChromaRestorer:
                 f"{blind} processes of other users cannot be looked into: run this as root to be"
                 " sure that none of them has the folder open"
             )
-        outline.warnings += self._extra_warnings(folder, options)
+        outline.warnings += self._extra_warnings(folder, options, reader, node)
         if raw:
             outline.losses = [Loss("everything", unknown="these are raw files, not looked into")]
         elif not found.absent:
@@ -104,18 +104,22 @@ class ChromaRestorer:
                 outline.losses = losses(folder, entry["facts"], reader, node)
         return outline
 
-    def _extra_warnings(self, folder: Path, options: Mapping[str, Any]) -> Iterator[str]:
+    def _extra_warnings(
+        self, folder: Path, options: Mapping[str, Any], reader: Reader, node: Node
+    ) -> Iterator[str]:
         if not folder.is_dir():
             return
         there = residents.look(folder)
-        what = "deleted" if options.get("delete_extra") else "kept"
-        for names, kind in (
-            (there.orphans, "folders of collections that were deleted"),
-            (there.foreign, "entries that are not Chroma's"),
+        inside = reader.tree(node.subtree) if node.subtree is not None else []
+        rest = {*there.orphans, *there.foreign} - {entry.name for entry in inside}
+        gone = _deletable(there, rest) if options.get("delete_extra") else set()
+        for names, what in (
+            (rest - gone, "entries that are in no collection are kept"),
+            (gone, "files that are not Chroma's are deleted"),
         ):
             if names:
                 more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-                yield f"{len(names)} {kind} are {what}: {', '.join(names[:5])}{more}"
+                yield f"{len(names)} {what}: {', '.join(sorted(names)[:5])}{more}"
 
     def place(self) -> Path:
         """The parent, where it is on the same file system and may be written; else the folder."""
@@ -290,9 +294,17 @@ def _moves(folder: Path, staged: Path, delete_extra: bool) -> tuple[list[Move], 
     there = residents.look(folder)
     new = {path.name for path in staged.iterdir()}
     moves = [plan_move(folder / name, staged / name) for name in sorted(new)]
-    leave = there.chromas if not delete_extra else set(there.states)
+    leave = there.chromas
+    if delete_extra:
+        leave |= _deletable(there, {*there.orphans, *there.foreign})
     moves += [plan_move(folder / name, None) for name in sorted(leave - new)]
     return moves, sorted(set(there.states) - new - leave)
+
+
+def _deletable(there: residents.Residents, names: set[str]) -> set[str]:
+    """Files only: a folder that belongs to no collection is in no snapshot, so that deleting it
+    could not be undone."""
+    return {name for name in names if stat.S_ISREG(there.states[name].st_mode)}
 
 
 def _identities(folder: Path) -> dict[str, list[int]]:
