@@ -10,7 +10,7 @@ import asyncio
 import copy
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,8 @@ class Cluster(KubernetesEmulator):
         """Pods ignore that they should end."""
         self.crash = ""
         """The waiting reason of new pods, which then never get ready."""
+        self.crashes: Callable[[], str] = lambda: self.crash
+        """The same, asked for each new pod."""
         self.gives_up = False
         """The controller reports ProgressDeadlineExceeded when new pods crash."""
         self.meddles = 0
@@ -168,8 +170,9 @@ class Cluster(KubernetesEmulator):
         self._serial += 1
         name = f"{app}-{self._serial}"
         state: dict[str, Any] = {"running": {}}
-        if self.crash:
-            state = {"waiting": {"reason": self.crash}}
+        crash = self.crashes()
+        if crash:
+            state = {"waiting": {"reason": crash}}
         self.objects[PODS, "ns", name] = {
             "apiVersion": "v1",
             "kind": "Pod",
@@ -183,9 +186,9 @@ class Cluster(KubernetesEmulator):
                         "image": "app:1",
                         "imageID": "",
                         "restartCount": 3,
-                        "ready": not self.crash,
+                        "ready": not crash,
                         "state": state,
-                        "lastState": {"terminated": {"exitCode": 1}} if self.crash else {},
+                        "lastState": {"terminated": {"exitCode": 1}} if crash else {},
                     }
                 ],
             },
