@@ -52,6 +52,8 @@ class World:
     """Options of the restore."""
     service: str = ""
     """More lines for the service's section."""
+    down: bool = False
+    """The service does not run when the restore begins."""
     sound: bool = True
     """Whether a backup of what is there before the restore is possible."""
     undo: bool = False
@@ -128,12 +130,14 @@ class World:
         self._run(on=False)
         shutil.rmtree(self.home, ignore_errors=True)
         subprocess.run(["cp", "-a", self.base / "template", self.home], check=True)
-        self._run(on=True)
+        self._run(on=not self.down)
         for store in self.stores:
             store.reset(self.home)
 
     def state(self) -> dict[str, Any]:
-        """What every store holds."""
+        """What every store holds; a service that is needed to ask is started."""
+        if self.down and not self.supervisor.is_up(SERVICE):
+            self.supervisor.up(SERVICE)
         return {store.name: store.state(self.home) for store in self.stores}
 
     def safetake(
@@ -162,13 +166,16 @@ class World:
         return self.safetake(*words, kill_at=kill_at)
 
     def whole(self) -> None:
-        """Nothing is open, nothing is left, everything runs."""
+        """No restore is open, nothing is left, what ran runs."""
         assert not self.supervisor.failed, self.supervisor.failed
         assert all(journal.ended for journal in journals(self.restores))
         left = [path for path in self.home.rglob(".safetake-*") if path.exists()]
         assert not left, left
-        if self.program is not None:
+        if self.program is not None and not self.down:
             assert self.supervisor.is_up(SERVICE)
+
+    def usable(self) -> None:
+        """Applications can write to every store."""
         for store in self.stores:
             store.usable(self.home)
 
@@ -240,9 +247,10 @@ class Matrix:
         half = min(len(boundaries), budget // 2)
         return sorted([*_spread(boundaries, half, chance), *_spread(others, budget - half, chance)])
 
-    def trial(self, number: int, ending: str, *, close: bool, second: int | None = None) -> None:
-        """Kill at a call; end it; nothing but one of the two states is accepted. `close` looks
-        closer: a second restore is refused meanwhile, and the next backup works and tidies up.
+    def trial(self, number: int, ending: str, *, close: bool, second: int | None = None) -> bool:
+        """Kill at a call; end it; nothing but one of the two states is accepted. False: the restore
+        ended before that call. `close` looks closer: a second restore is refused meanwhile, and the
+        next backup works and tidies up.
         """
         world = self.world
         world.reset()
@@ -251,7 +259,7 @@ class Matrix:
             assert run.code in DONE, run.said
             self._ended(world.new, f"not killed at {number}")
             self.trials.append(Trial(None, "", ending))
-            return
+            return False
         call = run.seen.calls[0]
         trial = Trial(call, world.step(), ending)
         self.trials.append(trial)
@@ -273,6 +281,7 @@ class Matrix:
             left = list((world.home / "tmp").iterdir())
             assert not left, f"{where}: {left}"
             self._ended(wanted, f"{where}, and a backup")
+        return True
 
     def _end(self, ending: str, where: str) -> dict[str, Any]:
         """Which state it has to be."""
@@ -296,6 +305,7 @@ class Matrix:
         try:
             self.world.whole()
             found = difference(self.world.state(), wanted)
+            self.world.usable()
         except Exception as error:
             error.add_note(where)
             raise

@@ -433,7 +433,10 @@ class Redis:
 
 
 class OfflineRedis(Redis):
-    """A server that writes its data down (as `options` say) and is stopped for a restore."""
+    """A server that writes its data down, as `options` say, and does not run during a restore."""
+
+    def config(self) -> str:
+        return super().config() + f'data = "{self.name}"\n'
 
     def reset(self, home: Path) -> None:
         """The data lies in `home`; who starts the server loads it."""
