@@ -81,7 +81,8 @@ def prepare(
 ) -> list[Rows]:
     """Copy the rows of the comparison into the attached `undo`. Raises RefusedError.
 
-    `changed` also takes the changed rows, `recycled` those that may be other rows by now.
+    `changed` also takes the changed rows, `recycled` those that may be other rows by now. The plans
+    have kept the old values of these rows.
     """
     create_skip(connection)
     written = []
@@ -118,24 +119,21 @@ def note_references(
 
 
 def _copy_missing(connection: apsw.Connection, plan: TablePlan, rows: Rows) -> None:
-    old = {c.name: o.name for c, o in plan.common}
+    old = {c.name: n for n, (c, _) in enumerate(plan.common)}
     values = [
-        f"o.{quoted(old[column.name])}" if column.name in old else f"({column.default or 'NULL'})"
+        f"d.o{old[column.name]}" if column.name in old else f"({column.default or 'NULL'})"
         for column in plan.live.columns
     ]
     names = rows.columns("c")
     if plan.live.kind == NONE:
         names.insert(0, "r")
-        free = (
-            f"SELECT 1 FROM {plan.live.place} AS x WHERE x.{plan.live.rowid} = o.{plan.old.rowid}"
-        )
-        values.insert(0, f"CASE WHEN NOT EXISTS ({free}) THEN o.{plan.old.rowid} END")
+        free = f"SELECT 1 FROM {plan.live.place} AS x WHERE x.{plan.live.rowid} = d.k0"
+        values.insert(0, f"CASE WHEN NOT EXISTS ({free}) THEN d.k0 END")
     order = ", ".join(f"d.{key}" for key in plan.keys)
     run(
         connection,
         f"INSERT INTO {rows.ins} ({', '.join(names)}) SELECT {', '.join(values)}"
-        f" FROM {plan.diff} AS d CROSS JOIN {plan.old.place} AS o ON {plan.old_is('o')}"
-        f" WHERE d.kind IN ('m', 'p') ORDER BY {order}",
+        f" FROM {plan.diff} AS d WHERE d.kind IN ('m', 'p') ORDER BY {order}",
     )
     if plan.live.kind == NONE:
         # the rowid that the row had where it is free, else one above all others
@@ -148,10 +146,10 @@ def _copy_missing(connection: apsw.Connection, plan: TablePlan, rows: Rows) -> N
 
 
 def _copy_changed(connection: apsw.Connection, plan: TablePlan, rows: Rows, recycled: bool) -> None:
-    old = {c.name: o.name for c, o in plan.common}
+    old = {c.name: n for n, (c, _) in enumerate(plan.common)}
     before = [f"l.{quoted(column.name)}" for column in plan.live.columns]
     after = [
-        f"o.{quoted(old[column.name])}" if column.name in old else f"l.{quoted(column.name)}"
+        f"d.o{old[column.name]}" if column.name in old else f"l.{quoted(column.name)}"
         for column in plan.live.columns
     ]
     names = ", ".join((*rows.columns("b"), *rows.columns("a")))
@@ -159,8 +157,7 @@ def _copy_changed(connection: apsw.Connection, plan: TablePlan, rows: Rows, recy
     run(
         connection,
         f"INSERT INTO {rows.upd} ({names}) SELECT {', '.join((*before, *after))}"
-        f" FROM {plan.diff} AS d CROSS JOIN {plan.old.place} AS o ON {plan.old_is('o')}"
-        f" CROSS JOIN {plan.live.place} AS l ON {plan.live_is('l')}"
+        f" FROM {plan.diff} AS d CROSS JOIN {plan.live.place} AS l ON {plan.live_is('l')}"
         f" WHERE d.kind = 'c' {'' if recycled else 'AND d.recycled = 0'} ORDER BY {order}",
     )
 

@@ -51,13 +51,13 @@ def compare(
     create(connection, plan)
     if plan.live.kind == NONE:
         return _without_key(connection, plan, conditions)
+    found = _found(connection, plan)
     if conditions.old or conditions.live:
-        _some(connection, plan, conditions)
+        _some(connection, plan, conditions, found)
     elif plan.live.kind == KEY and plan.live.rowid and plan.old.rowid:
-        _by_rowid_first(connection, plan)
+        _by_rowid_first(connection, plan, found)
     else:
-        _all(connection, plan)
-    mark_recycled(connection, plan)
+        _all(connection, plan, found)
     counts = Counts()
     for kind, recycled, rows in connection.execute(
         f"SELECT kind, recycled, count(*) FROM {plan.diff} GROUP BY 1, 2"
@@ -75,33 +75,41 @@ def create(connection: apsw.Connection, plan: TablePlan) -> None:
     """Make the empty `plan.diff`."""
     if plan.live.kind == KEY:
         keys = ", ".join(plan.keys)
-        shape = f"({keys}, kind, recycled, PRIMARY KEY ({keys})) WITHOUT ROWID"
+        shape = f"({keys}, {plan.shape}, PRIMARY KEY ({keys})) WITHOUT ROWID"
     else:
-        shape = "(k0 INTEGER PRIMARY KEY, kind, recycled)"
+        shape = f"(k0 INTEGER PRIMARY KEY, {plan.shape})"
     run(connection, f"CREATE TABLE IF NOT EXISTS {plan.diff} {shape}")
     run(connection, f"DELETE FROM {plan.diff}")
 
 
-def _kind(plan: TablePlan) -> str:
+def _found(connection: apsw.Connection, plan: TablePlan) -> str:
+    """SQL of a row of `diff`, for a row `o` and its live one `l`, or none."""
     keys = ", ".join(f"o.{quoted(name)}" for name in plan.old.key)
-    return f"{keys}, CASE WHEN {plan.absent('l')} THEN 'm' ELSE 'c' END, 0"
+    recycled = "0"
+    if plan.live.kind == ROWID and not plan.live.autoincrement:
+        test = plan.recycled("o", "l", highest_unchanged(connection, plan))
+        recycled = f"CASE WHEN {plan.absent('l')} THEN 0 ELSE {test} END"
+    missing = plan.absent("l")
+    return (
+        f"{keys}, CASE WHEN {missing} THEN 'm' ELSE 'c' END, {recycled}{plan.values('o', missing)}"
+    )
 
 
-def _all(connection: apsw.Connection, plan: TablePlan) -> None:
+def _all(connection: apsw.Connection, plan: TablePlan, found: str) -> None:
     run(
         connection,
-        f"INSERT INTO {plan.diff} SELECT {_kind(plan)} FROM {plan.old.place} AS o NOT INDEXED"
+        f"INSERT INTO {plan.diff} SELECT {found} FROM {plan.old.place} AS o NOT INDEXED"
         f" LEFT JOIN {plan.live.place} AS l ON {plan.is_row('o', 'l')}"
         f" WHERE {plan.absent('l')} OR {plan.differs('o', 'l')}",
     )
 
 
-def _by_rowid_first(connection: apsw.Connection, plan: TablePlan) -> None:
+def _by_rowid_first(connection: apsw.Connection, plan: TablePlan, found: str) -> None:
     """Most rows still have their rowid: side by side, instead of a search for each key."""
     _rest(connection, plan, "")
     run(
         connection,
-        f"INSERT INTO {plan.diff} SELECT {_kind(plan)} FROM temp.safetake_rest AS r"
+        f"INSERT INTO {plan.diff} SELECT {found} FROM temp.safetake_rest AS r"
         f" CROSS JOIN {plan.old.place} AS o ON o.{plan.old.rowid} = r.r"
         f" LEFT JOIN {plan.live.place} AS l ON {plan.is_row('o', 'l')}"
         f" WHERE {plan.absent('l')} OR {plan.differs('o', 'l')}",
@@ -128,24 +136,24 @@ def _fresh(connection: apsw.Connection, name: str) -> None:
     run(connection, f"DELETE FROM temp.{name}")
 
 
-def _some(connection: apsw.Connection, plan: TablePlan, conditions: Conditions) -> None:
+def _some(connection: apsw.Connection, plan: TablePlan, conditions: Conditions, found: str) -> None:
     """Rows whose old or whose live version meets the condition; an index may find them."""
     old_keys = ", ".join(f"{quoted(name)} AS f{n}" for n, name in enumerate(plan.old.key))
     live_keys = ", ".join(f"{quoted(name)} AS f{n}" for n, name in enumerate(plan.live.key))
-    found = [f"f.f{n}" for n in range(len(plan.live.key))]
+    chosen = [f"f.f{n}" for n in range(len(plan.live.key))]
     run(
         connection,
-        f"INSERT INTO {plan.diff} SELECT {_kind(plan)}"
+        f"INSERT INTO {plan.diff} SELECT {found}"
         f" FROM (SELECT {old_keys} FROM {plan.old.place} WHERE {conditions.old}) AS f"
-        f" CROSS JOIN {plan.old.place} AS o ON {plan.old.key_is('o', found)}"
+        f" CROSS JOIN {plan.old.place} AS o ON {plan.old.key_is('o', chosen)}"
         f" LEFT JOIN {plan.live.place} AS l ON {plan.is_row('o', 'l')}"
         f" WHERE {plan.absent('l')} OR {plan.differs('o', 'l')}",
     )
     run(
         connection,
-        f"INSERT OR IGNORE INTO {plan.diff} SELECT {_kind(plan)}"
+        f"INSERT OR IGNORE INTO {plan.diff} SELECT {found}"
         f" FROM (SELECT {live_keys} FROM {plan.live.place} WHERE {conditions.live}) AS f"
-        f" CROSS JOIN {plan.live.place} AS l ON {plan.live.key_is('l', found)}"
+        f" CROSS JOIN {plan.live.place} AS l ON {plan.live.key_is('l', chosen)}"
         f" CROSS JOIN {plan.old.place} AS o"
         f" ON {plan.old.key_is('o', [f'l.{quoted(name)}' for name in plan.live.key])}"
         f" WHERE {plan.differs('o', 'l')}",
@@ -231,8 +239,9 @@ def _without_key(connection: apsw.Connection, plan: TablePlan, conditions: Condi
     )
     run(
         connection,
-        f"INSERT INTO {plan.diff} SELECT r, 'm', 0 FROM temp.safetake_copies"
-        " WHERE side = 0 AND copy > lives",
+        f"INSERT INTO {plan.diff} SELECT r, 'm', 0{plan.values('o')}"
+        f" FROM temp.safetake_copies AS c CROSS JOIN {plan.old.place} AS o"
+        f" ON o.{plan.old.rowid} = c.r WHERE side = 0 AND copy > lives",
     )
     run(
         connection,
@@ -255,18 +264,3 @@ def highest_unchanged(connection: apsw.Connection, plan: TablePlan) -> int | Non
         f" ORDER BY o.{key} DESC LIMIT 1"
     ).fetchone()
     return None if row is None else int(row[0])
-
-
-def mark_recycled(connection: apsw.Connection, plan: TablePlan) -> None:
-    """Mark the changed rows that may be other rows under an id that was used again."""
-    if plan.live.kind != ROWID or plan.live.autoincrement:
-        return
-    if not connection.execute(f"SELECT EXISTS (SELECT 1 FROM {plan.diff} WHERE kind = 'c')").get:
-        return
-    test = plan.recycled("o", "l", highest_unchanged(connection, plan))
-    run(
-        connection,
-        f"UPDATE {plan.diff} AS d SET recycled = 1 WHERE kind = 'c' AND EXISTS ("
-        f"SELECT 1 FROM {plan.old.place} AS o CROSS JOIN {plan.live.place} AS l"
-        f" WHERE {plan.old_is('o')} AND {plan.live_is('l')} AND {test})",
-    )

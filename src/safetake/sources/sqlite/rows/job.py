@@ -251,6 +251,8 @@ def _prepare(
     connection = pair.connection
     with _reading(connection):
         schema = live_schema(connection)
+        for plan in plans:
+            plan.keep = "c" if wish.changed else "m"
         compared = _compare(pair, chosen, place, wish, report)
         names = {plan.name for plan in compared}
         for plan in plans:
@@ -258,9 +260,11 @@ def _prepare(
                 create(connection, plan)
         kinds = "'m', 'c'" if wish.changed else "'m'"
         everything = {plan.name: plan for plan in plans}
-        add_parents(
-            connection, everything, schema.references, kinds, lambda plan: not plan.no_insert
-        )
+        if wish.selection.filtered or wish.selection.tables or len(compared) < len(plans):
+            # else every missing row is in it anyway
+            add_parents(
+                connection, everything, schema.references, kinds, lambda plan: not plan.no_insert
+            )
         touched = {}
         for name, plan in everything.items():
             if number(

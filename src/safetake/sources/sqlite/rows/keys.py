@@ -127,6 +127,7 @@ def add_parents(
             run(
                 connection,
                 f"INSERT OR IGNORE INTO {parent.diff} SELECT DISTINCT {names}, 'p', 0"
+                f"{parent.values('p')}"
                 f" FROM {child.diff} AS d CROSS JOIN {child.old.place} AS o ON {child.old_is('o')}"
                 f" CROSS JOIN {parent.old.place} AS p ON {linked}"
                 f" WHERE d.kind IN ({kinds}, 'p')"

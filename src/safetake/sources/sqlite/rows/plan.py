@@ -41,6 +41,9 @@ class TablePlan:
     notes: list[str] = field(default_factory=list)
     no_insert: str = ""
     """Why no row can be brought back into it."""
+    keep: str = ""
+    """Whose old values `diff` keeps as o0, o1, …: of no row, of the missing (`m`), or also of the
+    changed (`c`). Reading them a second time would fetch most chunks a second time."""
 
     @property
     def name(self) -> str:
@@ -56,6 +59,21 @@ class TablePlan:
     def keys(self) -> list[str]:
         """Columns of `diff` that make up the key: the table's, or the snapshot's rowid."""
         return [f"k{n}" for n in range(len(self.live.key) or 1)]
+
+    @property
+    def shape(self) -> str:
+        """Columns of `diff` after its key."""
+        kept = [f"o{n}" for n, _ in enumerate(self.common)] if self.keep else []
+        return ", ".join(("kind", "recycled", *kept))
+
+    def values(self, old: str, missing: str = "") -> str:
+        """SQL of o0, o1, … with a comma before; `missing` is SQL, true when a row is missing."""
+        if not self.keep:
+            return ""
+        found = [f"{old}.{quoted(o.name)}" for _, o in self.common]
+        if self.keep == "m" and missing:
+            found = [f"iif({missing}, {value}, NULL)" for value in found]
+        return "".join(f", {value}" for value in found)
 
     def differs(self, old: str, live: str) -> str:
         """SQL: the row under the alias `old` is not, value for value, the one under `live`."""
