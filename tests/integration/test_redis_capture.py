@@ -235,7 +235,7 @@ def test_without_a_binary_the_cut_is_kept_in_append_only_form(
         with running(version, tmp_path / "live", *debug_options(version)) as server:
             fill(server)
             with monkeypatch.context() as patch:
-                patch.setattr("safetake.sources.redis.session.fitting", lambda *_: [])
+                patch.setattr("safetake.sources.redis.cutfile.fitting", lambda *_: [])
                 captured = capture(
                     config(server.url),
                     repository,
@@ -265,7 +265,7 @@ def test_a_newer_server_does_not_fold_what_the_older_could_not_read(
     with MemoryRepository() as repository, running("redis-7.0", tmp_path / "live") as server:
         server.client().set("k", 1)
         with monkeypatch.context() as patch:
-            patch.setattr("safetake.sources.redis.session.fitting", lambda *_: newer)
+            patch.setattr("safetake.sources.redis.cutfile.fitting", lambda *_: newer)
             captured = capture(
                 config(server.url),
                 repository,

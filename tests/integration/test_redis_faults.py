@@ -271,7 +271,7 @@ def test_a_dump_from_the_future_is_stored_uncounted(
     with MemoryRepository() as repository, running("redis-7.0", tmp_path / "live") as server:
         server.client().set("k", "v")
         with monkeypatch.context() as patch:
-            patch.setattr("safetake.sources.redis.session.canonicalise", refuse)
+            patch.setattr("safetake.sources.redis.cutfile.canonicalise", refuse)
             captured = capture(config(server.url), repository, tmp_path)
         assert captured.facts["keys"] is None
         assert any("unknown type 99" in note for note in captured.notes)

@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safetake.errors import DamagedError
-from safetake.sources.redis import rdb
+from safetake.sources.redis import rdb, rdbformat
 from safetake.sources.redis.canonical import Tally, canonicalise
-from safetake.sources.redis.rdb import RdbFile, Record, UnsupportedRdbError, encode_length
+from safetake.sources.redis.rdb import RdbFile, Record, UnsupportedRdbError
+from safetake.sources.redis.rdbformat import encode_length
 from tests.support.redis_server import VERSIONS, running
 
 
@@ -23,8 +24,8 @@ def text(value: bytes) -> bytes:
 
 
 def build(*parts: bytes, magic: str = "REDIS", version: int = 12) -> bytes:
-    body = rdb.header(magic, version) + b"".join(parts) + b"\xff"
-    return body + rdb.crc64(body).to_bytes(8, "little")
+    body = rdbformat.header(magic, version) + b"".join(parts) + b"\xff"
+    return body + rdbformat.crc64(body).to_bytes(8, "little")
 
 
 def write(tmp_path: Path, data: bytes) -> Path:
@@ -87,7 +88,7 @@ def test_every_type_is_measured(magic: str, kind: int, value: bytes, tmp_path: P
     with RdbFile(path) as file:
         first, second = list(file.records())
         body = bytes((kind,)) + value + version.to_bytes(2, "little")
-        assert file.dump_payload(first) == body + rdb.crc64(body).to_bytes(8, "little")
+        assert file.dump_payload(first) == body + rdbformat.crc64(body).to_bytes(8, "little")
         assert (first.expire_ms, second.expire_ms) == (None, 1234)
         assert file.check_crc()
         assert file.end == path.stat().st_size
@@ -171,7 +172,7 @@ def test_mutations_parse_or_are_damaged(
 @settings(max_examples=500, deadline=None)
 def test_noise_parses_or_is_damaged(noise: bytes, magic: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        path = write(Path(folder), rdb.header(magic, 80) + noise)
+        path = write(Path(folder), rdbformat.header(magic, 80) + noise)
         try:
             parse(path)
         except DamagedError:
@@ -190,7 +191,7 @@ def test_lengths_round_trip(n: int) -> None:
 @settings(deadline=None)
 def test_lzf_either_fits_or_is_damaged(data: bytes, length: int) -> None:
     try:
-        assert len(rdb.lzf_decompress(data, length)) == length
+        assert len(rdbformat.lzf_decompress(data, length)) == length
     except DamagedError:
         return
 

@@ -19,15 +19,25 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from safetake.errors import DamagedError
-from safetake.sources.redis import rdb
 from safetake.sources.redis.rdb import RdbFile, Record
+from safetake.sources.redis.rdbformat import (
+    AUX,
+    EOF,
+    EXPIRE_MS,
+    RESIZEDB,
+    SELECTDB,
+    TYPE_NAMES,
+    crc64,
+    encode_length,
+    header,
+)
 
 SAMPLE_KEYS = 200_000
 """Up to so many keys the content hash is worked out; beyond, it is left out (null)."""
 RUN_KEYS = 100_000
 RUN_BYTES = 16 << 20
 """A sorted run ends at so many keys, or so many bytes of keys and small values."""
-_EXPIRES = bytes((rdb.EXPIRE_MS,))
+_EXPIRES = bytes((EXPIRE_MS,))
 KEPT_AUX = (b"redis-ver", b"valkey-ver", b"redis-bits")
 
 FAN_IN = 32
@@ -77,7 +87,7 @@ class Tally:
         types: Counter[str] = Counter()
         databases: dict[int, dict[str, int]] = {}
         for (db, kind, expires), count in self._counts.items():
-            types[rdb.TYPE_NAMES.get(kind, str(kind))] += count
+            types[TYPE_NAMES.get(kind, str(kind))] += count
             entry = databases.setdefault(db, {"keys": 0, "expires": 0})
             entry["keys"] += count
             entry["expires"] += count if expires else 0
@@ -106,7 +116,7 @@ def canonicalise(
             if not duplicates:
                 tally.add(file, record)
             db, key, expire, kind, _, start, end = record
-            piece = b"%c%b%b" % (kind, rdb.encode_length(len(key)), key)
+            piece = b"%c%b%b" % (kind, encode_length(len(key)), key)
             if expire is not None:
                 piece = _EXPIRES + expire.to_bytes(8, "little", signed=True) + piece
             if end - start <= SMALL:
@@ -222,7 +232,7 @@ class _Out:
             self.flush()
 
     def flush(self) -> None:
-        self._crc = rdb.crc64(bytes(self._buffer), self._crc)
+        self._crc = crc64(bytes(self._buffer), self._crc)
         view = memoryview(self._buffer)
         while view:
             view = view[self._file.write(view) :]
@@ -230,26 +240,26 @@ class _Out:
         self._buffer = bytearray()
 
     def finish(self) -> None:
-        self.write(bytes((rdb.EOF,)))
+        self.write(bytes((EOF,)))
         self.flush()
         self._buffer += self._crc.to_bytes(8, "little")
         self.flush()
 
 
 def _write(file: RdbFile, out: _Out, entries: Iterable[_Entry], tally: Tally | None) -> None:
-    out.write(rdb.header(file.magic, file.version))
+    out.write(header(file.magic, file.version))
     for name in KEPT_AUX:
         if (version := file.aux.get(name)) is not None:
-            out.write(bytes((rdb.AUX,)) + _raw(name) + _raw(version))
+            out.write(bytes((AUX,)) + _raw(name) + _raw(version))
     _write_extras(file, out, after=False)
     now = -1
     for db, _, start, end, piece in entries:
         if db != now:
             now = db
-            out.write(bytes((rdb.SELECTDB,)) + rdb.encode_length(db))
+            out.write(bytes((SELECTDB,)) + encode_length(db))
             if tally is not None:
-                sizes = rdb.encode_length(tally.keys(db)) + rdb.encode_length(tally.expires(db))
-                out.write(bytes((rdb.RESIZEDB,)) + sizes)
+                sizes = encode_length(tally.keys(db)) + encode_length(tally.expires(db))
+                out.write(bytes((RESIZEDB,)) + sizes)
         out.write(piece)
         if end - start > SMALL:
             for part in file.pieces(start, end):
@@ -266,4 +276,4 @@ def _write_extras(file: RdbFile, out: _Out, *, after: bool) -> None:
 
 
 def _raw(text: bytes) -> bytes:
-    return rdb.encode_length(len(text)) + text
+    return encode_length(len(text)) + text

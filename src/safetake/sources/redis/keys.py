@@ -21,7 +21,8 @@ from safetake.errors import RestoreError
 from safetake.model import Progress
 from safetake.sources.redis.live import LiveKey, read_keys, server_ms
 from safetake.sources.redis.pattern import compile_pattern
-from safetake.sources.redis.rdb import TYPE_NAMES, RdbFile, Record
+from safetake.sources.redis.rdb import RdbFile, Record
+from safetake.sources.redis.rdbformat import TYPE_NAMES
 from safetake.sources.redis.server import Server
 from safetake.sources.redis.undofile import UndoFile
 from safetake.sources.redis.values import MAX_VALUE, content_digest

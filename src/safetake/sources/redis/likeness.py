@@ -12,7 +12,8 @@ import hashlib
 from pathlib import Path
 
 from safetake.errors import DamagedError
-from safetake.sources.redis.rdb import TYPE_NAMES, RdbFile, Record
+from safetake.sources.redis.rdb import RdbFile, Record
+from safetake.sources.redis.rdbformat import TYPE_NAMES
 from safetake.sources.redis.values import MAX_VALUE, content_digest
 
 _Seen = dict[bytes, tuple[bytes, bytes]]

@@ -16,7 +16,8 @@ from safetake.errors import DamagedError, SafetakeError
 from safetake.model import Check
 from safetake.sources.redis import aof
 from safetake.sources.redis.canonical import Tally
-from safetake.sources.redis.rdb import RdbFile, crc64
+from safetake.sources.redis.rdb import RdbFile
+from safetake.sources.redis.rdbformat import crc64
 from safetake.sources.redis.scratch import (
     LEAST_DATABASES,
     Binary,

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from safetake.errors import SourceError
 from safetake.model import Progress
-from safetake.sources.redis import rdb
 from safetake.sources.redis.expiry import Receipts
+from safetake.sources.redis.rdbformat import crc64
 from safetake.sources.redis.server import Server
 from safetake.sources.redis.wire import Address, Connection, ServerGoneError, encode, refusal
 
@@ -165,7 +165,7 @@ class Replica:
             self._progress("rdb", total, 0)
             joined = tail + bytes(view[:n])
             keep = min(len(joined), 48)  # CRC and mark stay out of the running CRC
-            crc = rdb.crc64(joined[: len(joined) - keep], crc)
+            crc = crc64(joined[: len(joined) - keep], crc)
             tail = joined[len(joined) - keep :]
             if tail[8:] == mark and int.from_bytes(tail[:8], "little") in (0, crc):
                 return total - 40

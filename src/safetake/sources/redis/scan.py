@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from safetake.errors import SourceError
 from safetake.model import Progress
-from safetake.sources.redis import rdb
+from safetake.sources.redis.rdbformat import EOF, EXPIRE_MS, SELECTDB, encode_length, header
 from safetake.sources.redis.server import Server
 from safetake.sources.redis.wire import Connection, Reply, ServerRefusal
 
@@ -40,17 +40,15 @@ def scan(connection: Connection, server: Server, target: Path, progress: Progres
             out = _Body(raw)
             for database in databases:
                 _call(connection, "SELECT", database)
-                out.write(bytes((rdb.SELECTDB,)) + rdb.encode_length(database))
+                out.write(bytes((SELECTDB,)) + encode_length(database))
                 for key, payload, expiry in _keys(connection, server):
                     # DUMP: type, value, RDB version (2), CRC64 (8)
                     if len(payload) < 11:
                         raise SourceError(f"DUMP of {key[:80]!r} answered {len(payload)} bytes")
                     version = max(version, int.from_bytes(payload[-10:-8], "little"))
                     if expiry is not None:
-                        out.write(
-                            bytes((rdb.EXPIRE_MS,)) + expiry.to_bytes(8, "little", signed=True)
-                        )
-                    out.write(payload[:1] + rdb.encode_length(len(key)) + key + payload[1:-10])
+                        out.write(bytes((EXPIRE_MS,)) + expiry.to_bytes(8, "little", signed=True))
+                    out.write(payload[:1] + encode_length(len(key)) + key + payload[1:-10])
                     done += 1
                 progress("keys", done, total)
             functions, note = _functions(connection, server)
@@ -118,15 +116,15 @@ class _Body:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._file.write(rdb.header("REDIS", 0))
+        self._file.write(header("REDIS", 0))
 
     def write(self, data: bytes) -> None:
         self._file.write(data)
 
     def finish(self, family: str, version: int, functions: bytes) -> None:
         """Functions, end, a CRC of zero (not computed: the canonical copy has one), the header."""
-        self._file.write(functions + bytes((rdb.EOF,)) + bytes(8))
+        self._file.write(functions + bytes((EOF,)) + bytes(8))
         self._file.seek(0)
         self._file.write(
-            rdb.header("VALKEY" if family == "valkey" and version >= 80 else "REDIS", version or 9)
+            header("VALKEY" if family == "valkey" and version >= 80 else "REDIS", version or 9)
         )

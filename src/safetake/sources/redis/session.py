@@ -14,18 +14,15 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from safetake.errors import BarrierTimeoutError, DamagedError, SafetakeError, SourceError
 from safetake.model import CaptureContext, Captured, Cut, Node
-from safetake.sources.redis import aof
-from safetake.sources.redis.canonical import Tally, canonicalise
-from safetake.sources.redis.rdb import RdbFile, UnsupportedRdbError
+from safetake.sources.redis.cutfile import Dump, finish_dump, fold_tail, store_append_only
+from safetake.sources.redis.rdb import RdbFile
 from safetake.sources.redis.replication import Replica
 from safetake.sources.redis.scan import scan
-from safetake.sources.redis.scratch import LEAST_DATABASES, ScratchError, fitting, fold
 from safetake.sources.redis.server import Server, parse_info, parse_keyspace
 from safetake.sources.redis.store import (
     digest,
@@ -33,7 +30,6 @@ from safetake.sources.redis.store import (
     folder_node,
     materialise,
     store_file,
-    store_text,
 )
 from safetake.sources.redis.stream import Tail, extract
 from safetake.sources.redis.wire import (
@@ -63,15 +59,6 @@ class _Moment:
     offset: int
     keyspace: dict[str, dict[str, int]]
     wall_ns: int
-
-
-@dataclass(slots=True)
-class _Dump:
-    """The file that stands for the cut, and what it holds."""
-
-    path: Path
-    facts: dict[str, Any] = field(default_factory=dict)
-    tally: Tally | None = None
 
 
 class RedisSession:
@@ -323,7 +310,7 @@ class RedisSession:
     # -- capture -----------------------------------------------------------------------------
 
     def _capture_scan(self, server: Server, moment: _Moment) -> Captured:
-        dump = self._finish_dump(self._folder / "base.rdb", duplicates=True)
+        dump = finish_dump(self._folder / "base.rdb", self._folder, self._notes, duplicates=True)
         dump.facts["form"] = "rdb"
         node = store_file(
             dump.path, "dump.rdb", self._context.writer, self._context.progress, moment.wall_ns
@@ -344,13 +331,17 @@ class RedisSession:
         if self._continued is not None and not tail.commands:
             return self._unchanged(server, moment, self._continued, tail)
         nodes: list[Node] = []
-        folded = self._fold(server, replica.base, tail_path, tail) if tail.commands else None
+        folded = None
+        if tail.commands:
+            folded = fold_tail(server, replica.base, tail_path, tail, self._folder, self._notes)
         if folded is not None or not tail.commands:
-            dump = self._finish_dump(folded or replica.base)
+            dump = finish_dump(folded or replica.base, self._folder, self._notes)
             dump.facts["form"] = "rdb"
         else:
-            dump = self._finish_dump(replica.base)
-            nodes += self._append_only(server, dump, tail_path, tail, moment)
+            dump = finish_dump(replica.base, self._folder, self._notes)
+            nodes += store_append_only(
+                server, dump, tail_path, tail, self._folder, self._context, moment.wall_ns
+            )
         writer, progress = self._context.writer, self._context.progress
         nodes.append(store_file(dump.path, "dump.rdb", writer, progress, moment.wall_ns))
         captured = self._captured(
@@ -371,76 +362,11 @@ class RedisSession:
             return int((parent.entry.get("fingerprint") or {}).get("database", 0))
         return 0  # after a full synchronisation the server sends SELECT first
 
-    def _fold(self, server: Server, base: Path, tail_path: Path, tail: Tail) -> Path | None:
-        """base + tail as one RDB by a scratch server, or None (with a note) where none fits."""
-        with RdbFile(base) as file:
-            written = (file.magic, file.version)
-        binaries = fitting(server.family, server.version)
-        if not binaries:
-            self._notes.append(
-                f"no {server.family}-server like {server.version_text} here to fold the last"
-                " commands: kept in append-only form (see README.txt beside dump.rdb)"
-            )
-        databases = max(tail.highest, LEAST_DATABASES, *map(int, server.keyspace)) + 1
-        for binary in binaries:
-            folder = self._folder / "fold"
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(mode=0o700)
-            multipart = aof.is_multipart(binary.family, binary.version)
-            aof.lay_out(folder, base, tail_path, multipart=multipart)
-            try:
-                folded = fold(binary, folder, databases=databases)
-            except (ScratchError, SourceError) as error:
-                self._notes.append(f"the commands could not be folded: {error}")
-                continue
-            with RdbFile(folded) as file:
-                if (file.magic, file.version) == written:
-                    return folded
-            self._notes.append(
-                f"{binary.name} writes another RDB version than the server: not folded"
-            )
-        return None
-
-    def _append_only(
-        self, server: Server, dump: _Dump, tail_path: Path, tail: Tail, moment: _Moment
-    ) -> list[Node]:
-        folder = self._folder / "aof"
-        folder.mkdir(mode=0o700)
-        multipart = aof.is_multipart(server.family, server.version)
-        aof.lay_out(folder, dump.path, tail_path, multipart=multipart)
-        writer, progress, when = self._context.writer, self._context.progress, moment.wall_ns
-        dump.facts.update(form="aof", multipart=multipart, tail_commands=tail.commands)
-        dump.facts["tail_bytes"] = tail_path.stat().st_size
-        nodes = [
-            store_text("README.txt", aof.README, writer, when),
-            store_text("safetake.conf", aof.CONF, writer, when),
-        ]
-        if not multipart:
-            return [*nodes, store_file(folder / aof.SINGLE, aof.SINGLE, writer, progress, when)]
-        inside = [
-            store_file(path, path.name, writer, progress, when)
-            for path in sorted((folder / aof.DIRECTORY).iterdir())
-        ]
-        return [*nodes, folder_node(aof.DIRECTORY, inside, writer, when)]
-
-    def _finish_dump(self, path: Path, *, duplicates: bool = False) -> _Dump:
-        """Sorted and counted; as it is, with a note, when it holds what we do not know."""
-        target = self._folder / "dump.rdb"
-        try:
-            file, tally = canonicalise(path, target, self._folder, duplicates=duplicates)
-        except UnsupportedRdbError as error:
-            self._notes.append(f"keys were not counted: {error}")
-            return _Dump(path, {"keys": None, "databases": None, "types": None, "sample": None})
-        facts: dict[str, Any] = {"keys": tally.total, **tally.facts()}
-        facts["functions"] = sum(extra.kind == "function" for extra in file.extras)
-        facts["module_sections"] = sum(extra.kind == "module" for extra in file.extras)
-        return _Dump(target, facts, tally)
-
     def _captured(
         self,
         server: Server,
         moment: _Moment,
-        dump: _Dump,
+        dump: Dump,
         nodes: list[Node],
         *,
         method: str,

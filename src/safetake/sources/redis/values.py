@@ -13,7 +13,7 @@ import struct
 from collections.abc import Iterable, Iterator
 
 from safetake.errors import DamagedError
-from safetake.sources.redis.rdb import lzf_decompress
+from safetake.sources.redis.rdbformat import lzf_decompress
 
 MAX_VALUE = 64 << 20
 """Longest value that is taken apart; longer ones are compared as bytes."""
