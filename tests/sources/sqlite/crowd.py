@@ -3,8 +3,9 @@
 The content carries a generation: the row of `meta`, and every row of `items`, whose payload follows
 from its number and the generation. A reader's transaction that meets two generations, or any error,
 is a finding; a writer may meet `database is locked` and nothing else. Run as
-`python -m tests.sources.sqlite.crowd DATABASE READERS WRITERS TIMEOUT`: prints `ready`, goes on
-until its input ends, and prints its findings as JSON.
+`python -m tests.sources.sqlite.crowd DATABASE READERS WRITERS TIMEOUT never|may-wait PAUSE`: prints
+`ready`, goes on until its input ends, and prints its findings as JSON. Each connection pauses for
+up to PAUSE seconds between two transactions.
 """
 
 from __future__ import annotations
@@ -128,7 +129,13 @@ def write(connection: sqlite3.Connection) -> None:
 
 
 def _reader(
-    path: str, timeout: float, stop: threading.Event, mine: Findings, *, may_wait: bool
+    path: str,
+    timeout: float,
+    pause: float,
+    stop: threading.Event,
+    mine: Findings,
+    *,
+    may_wait: bool,
 ) -> None:
     connection = sqlite3.connect(path, timeout, isolation_level=None)
     while not stop.is_set():
@@ -147,11 +154,11 @@ def _reader(
             if generation not in mine.generations:
                 mine.generations.append(generation)
         mine.longest_read = max(mine.longest_read, time.monotonic() - started)
-        stop.wait(random.uniform(0, 0.1))
+        stop.wait(random.uniform(0, pause))
     connection.close()
 
 
-def _writer(path: str, timeout: float, stop: threading.Event, mine: Findings) -> None:
+def _writer(path: str, timeout: float, pause: float, stop: threading.Event, mine: Findings) -> None:
     connection = sqlite3.connect(path, timeout, isolation_level=None)
     started = time.monotonic()
     while not stop.is_set():
@@ -167,21 +174,26 @@ def _writer(path: str, timeout: float, stop: threading.Event, mine: Findings) ->
         else:
             mine.writes += 1
             mine.longest_write = max(mine.longest_write, time.monotonic() - started)
-            stop.wait(random.uniform(0, 0.1))
+            stop.wait(random.uniform(0, pause))
             started = time.monotonic()
     connection.close()
 
 
-def main(path: str, readers: int, writers: int, timeout: float, *, may_wait: bool) -> None:
+def main(
+    path: str, readers: int, writers: int, timeout: float, pause: float, *, may_wait: bool
+) -> None:
     """All of it, until standard input ends."""
     stop = threading.Event()
     each = [Findings() for _ in range(readers + writers)]
     threads = [
         threading.Thread(
-            target=_reader, args=(path, timeout, stop, mine), kwargs={"may_wait": may_wait}
+            target=_reader, args=(path, timeout, pause, stop, mine), kwargs={"may_wait": may_wait}
         )
         for mine in each[:readers]
-    ] + [threading.Thread(target=_writer, args=(path, timeout, stop, m)) for m in each[readers:]]
+    ] + [
+        threading.Thread(target=_writer, args=(path, timeout, pause, stop, m))
+        for m in each[readers:]
+    ]
     for thread in threads:
         thread.start()
     while any(not mine.reads and not mine.writes and not mine.errors for mine in each):
@@ -203,5 +215,6 @@ if __name__ == "__main__":
         int(sys.argv[2]),
         int(sys.argv[3]),
         float(sys.argv[4]),
+        float(sys.argv[6]),
         may_wait=sys.argv[5] == "may-wait",
     )

@@ -36,7 +36,7 @@ def safetake(folder: Path, *words: str) -> Any:
 
 
 def restored_under_a_crowd(
-    folder: Path, rows: int, readers: int, writers: int, processes: int
+    folder: Path, rows: int, readers: int, writers: int, processes: int, pause: float = 0.1
 ) -> tuple[crowd.Findings, dict[str, Any]]:
     """Generation 1 backed up, generation 2 live, and 1 restored while everybody is at work."""
     path = folder / "crowd.db"
@@ -49,7 +49,7 @@ def restored_under_a_crowd(
     safetake(folder, "init")
     safetake(folder, "backup")
     crowd.next_generation(path)
-    with watched(path, readers, writers, processes, wal=True) as seen:
+    with watched(path, readers, writers, processes, wal=True, pause=pause) as seen:
         words = ("restore", "latest", "crowd", "--in-place", "--online", "--yes")
         report = safetake(folder, *words)
     with opened(path) as connection:
@@ -75,7 +75,7 @@ def test_a_small_one(tmp_path: Path) -> None:
 def test_one_gigabyte_under_a_hundred_connections(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found, report = restored_under_a_crowd(tmp_path, 250_000, 20, 5, 4)
+    found, report = restored_under_a_crowd(tmp_path, 250_000, 20, 5, 4, pause=1.0)
     with capsys.disabled():
         print(
             f"\n{(tmp_path / 'crowd.db').stat().st_size / 1e9:.2f} GB under 100 connections: "

@@ -43,12 +43,12 @@ class Crowd:
 
 @contextmanager
 def watched(
-    path: Path, readers: int, writers: int, processes: int, *, timeout: float = 5.0, wal: bool
+    path: Path, readers: int, writers: int, processes: int, *, wal: bool, pause: float = 0.1
 ) -> Iterator[Crowd]:
     """Readers and writers in each of the processes, all of them at work when the block begins."""
     command = [
         *(sys.executable, "-m", "tests.sources.sqlite.crowd", str(path)),
-        *(str(readers), str(writers), str(timeout), "never" if wal else "may-wait"),
+        *(str(readers), str(writers), "5.0", "never" if wal else "may-wait", str(pause)),
     ]
     running = [
         subprocess.Popen(
