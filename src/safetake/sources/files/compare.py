@@ -151,7 +151,7 @@ class Comparison:
         """An entry that the snapshot does not have."""
         if stat.S_ISSOCK(old.st_mode):
             return  # never restored, so never missing
-        if wanted and self._delete_extra:
+        if wanted and self._delete_extra and not too_deep(path):
             if not stat.S_ISDIR(old.st_mode):
                 self._changes.entries.append(Change(path, None, old))
             elif old.st_dev == self._device:
@@ -171,7 +171,8 @@ class Comparison:
     def _equal(self, path: str, old: os.stat_result, new: os.stat_result) -> bool:
         if (
             old.st_mode != new.st_mode
-            or (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid)
+            # only root can give what it restores to another owner
+            or (os.geteuid() == 0 and (old.st_uid, old.st_gid) != (new.st_uid, new.st_gid))
             or old.st_mtime_ns != new.st_mtime_ns
         ):
             return False
@@ -220,6 +221,11 @@ def _by_file(
     return {key: frozenset(paths) for key, paths in found.items()}
 
 
+def too_deep(path: str) -> bool:
+    """Whether no capture looks there: what no safety copy holds is not put away."""
+    return path.count("/") >= walk.MAX_DEPTH - 1
+
+
 def other_file_system(place: str) -> RefusedError:
     """Why a folder on another file system is no part of a restore."""
     return RefusedError(
@@ -238,27 +244,30 @@ def may_give_way(place: str, path: str, exclusions: Exclusions, device: int) -> 
 
 
 def all_ours(place: str, path: str, exclusions: Exclusions, device: int) -> bool:
-    """Whether a folder holds nothing that is excluded, on another file system, or a restore's."""
-    for name, state in _scan(place):
-        inner = walk.join(path, name)
-        folder = stat.S_ISDIR(state.st_mode)
-        if name.startswith(walk.WORK_PREFIX) or state.st_dev != device:
-            return False
-        if exclusions.match(inner, folder=folder):
-            return False
-        if folder and not all_ours(f"{place}/{name}", inner, exclusions, device):
-            return False
+    """Whether a folder holds nothing that is excluded, on another file system, a restore's, or too
+    deep to be captured."""
+    waiting = [(place, path)]
+    while waiting:
+        here, inside = waiting.pop()
+        for name, state in _scan(here):
+            inner, folder = walk.join(inside, name), stat.S_ISDIR(state.st_mode)
+            if name.startswith(walk.WORK_PREFIX) or state.st_dev != device:
+                return False
+            if too_deep(inner) or exclusions.match(inner, folder=folder):
+                return False
+            if folder:
+                waiting.append((f"{here}/{name}", inner))
     return True
 
 
 def everything_in(place: str) -> Iterator[tuple[str, os.stat_result]]:
-    """The entry at `place` and all below it, a folder after what is in it; links are not
-    followed. Raises OSError."""
-    state = os.lstat(place)
-    if stat.S_ISDIR(state.st_mode):
-        for name, _ in _scan(place):
-            yield from everything_in(f"{place}/{name}")
-    yield place, state
+    """The entry at `place` and all below it; links are not followed. Raises OSError."""
+    waiting = [(place, os.lstat(place))]
+    while waiting:
+        here, state = waiting.pop()
+        yield here, state
+        if stat.S_ISDIR(state.st_mode):
+            waiting += [(f"{here}/{name}", inner) for name, inner in _scan(here)]
 
 
 def _scan(place: str) -> list[tuple[str, os.stat_result]]:

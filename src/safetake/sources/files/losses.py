@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetake.errors import RefusedError
+from safetake.errors import DamagedError, RefusedError
 from safetake.model import Loss, Node, Reader
 from safetake.sources.files import walk
 from safetake.sources.files.compare import Selection, may_give_way, other_file_system
@@ -40,6 +40,7 @@ def look_into(
     root = _opened(folder)
     look = _Look(folder, os.fstat(root).st_dev, exclusions, selection, reader)
     look.one_file_system = one_file_system
+    look.delete_extra = bool(options.get("delete_extra"))
     try:
         look.folder(root, "", node, selection.names("", folder=True))
     except OSError as error:
@@ -66,6 +67,11 @@ def look_into(
         )
     if look.guessed:
         warnings.append(f"{look.guessed} of the changed files were not compared byte by byte")
+    if look.foreign:
+        warnings.append(
+            f"{look.foreign} of the files belong to other users in the snapshot, and will belong "
+            "to this one: run the restore as root to keep their owners"
+        )
     if look.unreadable:
         raise RefusedError(
             f"{look.unreadable[0]} can not be read, so it can not be saved before it is replaced",
@@ -100,15 +106,18 @@ class _Look:
         self._reader = reader
         self._deadline = time.monotonic() + SECONDS
         self.one_file_system = False
+        self.delete_extra = False
         self.loss = Loss("files")
         self.extra = 0
         self.examples: list[str] = []
         self.guessed = 0
+        self.foreign = 0
         self.unreadable: list[str] = []
         self.named = False
 
     def folder(self, live: int, path: str, node: Node, selected: bool) -> None:
         """A folder that is in both."""
+        _not_too_deep(path)
         listing = walk.look(live, path, self._exclusions)
         there = dict(listing.entries)
         stored = {}
@@ -124,7 +133,7 @@ class _Look:
             self.named = self.named or (wanted and new is not None)
             if new is None:
                 if wanted:
-                    self._extra(live, place, name, old)
+                    self._extra(place, old)
             elif old is None:
                 self._missing(place, new, wanted)
             elif folder and _is_folder(old):
@@ -137,22 +146,40 @@ class _Look:
             elif wanted or folder:
                 self._both(live, place, name, old, new)
 
-    def _extra(self, live: int, place: str, name: str, old: os.stat_result | None) -> None:
-        assert old is not None
+    def _extra(self, place: str, old: os.stat_result | None) -> None:
+        """Count an entry that the snapshot does not have, or all files in it."""
         if not _is_folder(old):
-            if not stat.S_ISSOCK(old.st_mode):
-                self.extra += 1
-                if len(self.examples) < EXAMPLES:
-                    self.examples.append(printable(place))
+            self._extra_file(place, old)
             return
-        with walk.opened_folder(live, name) as inner:
-            for each, state in walk.look(inner, place, self._exclusions).entries:
-                self._extra(inner, walk.join(place, each), each, state)
+        waiting = [place]
+        while waiting:
+            folder = waiting.pop()
+            with os.scandir(self._root / folder) as scan:
+                for entry in scan:
+                    inner, state = f"{folder}/{entry.name}", entry.stat(follow_symlinks=False)
+                    if self._exclusions.match(inner, folder=_is_folder(state)):
+                        continue
+                    if _is_folder(state):
+                        waiting.append(inner)
+                    else:
+                        self._extra_file(inner, state)
+
+    def _extra_file(self, place: str, state: os.stat_result | None) -> None:
+        if state is None or stat.S_ISSOCK(state.st_mode):
+            return
+        if self.delete_extra and not os.access(self._root / place, os.R_OK, follow_symlinks=False):
+            self.unreadable.append(printable(place))
+        self.extra += 1
+        if len(self.examples) < EXAMPLES:
+            self.examples.append(printable(place))
 
     def _missing(self, place: str, new: Node, wanted: bool) -> None:
         if new.type != "dir":
-            self.loss.missing += wanted and new.type != "socket"
+            if wanted and new.type != "socket":
+                self.loss.missing += 1
+                self._owned(new)
             return
+        _not_too_deep(place)
         for each in self._reader.tree(new.subtree) if new.subtree is not None else []:
             inner = walk.join(place, each.name)
             named = wanted or self._selection.names(inner, folder=each.type == "dir")
@@ -164,7 +191,7 @@ class _Look:
             self.loss.changed += 1
             if _is_folder(old):
                 may_give_way(f"{self._root}/{place}", place, self._exclusions, self._device)
-                self._extra(live, place, name, old)
+                self._extra(place, old)
             return
         now = node_of(name, old)
         if new.type == "symlink":
@@ -179,6 +206,7 @@ class _Look:
         same = now.size == new.size
         if same and now.mtime_ns == new.mtime_ns and now.inode == new.inode:
             return False
+        self._owned(new)
         try:
             descriptor = walk.open_file(live, name)
         except PermissionError:
@@ -191,6 +219,14 @@ class _Look:
             return not same or list(blob_ids(descriptor, now.size)) != new.content
         finally:
             os.close(descriptor)
+
+    def _owned(self, new: Node) -> None:
+        self.foreign += os.geteuid() not in (0, new.uid)
+
+
+def _not_too_deep(path: str) -> None:
+    if path.count("/") > 2 * walk.MAX_DEPTH:
+        raise DamagedError(f"{printable(path[:80])}…: deeper than any snapshot of ours")
 
 
 def _is_folder(state: os.stat_result | None) -> bool:

@@ -277,16 +277,14 @@ class FilesRestorer:
         return place
 
     def _selection(self, options: Mapping[str, Any]) -> Selection:
-        folder = str(self._folder())
+        """Patterns relative to the folder; a path that begins with it is one, too."""
+        places = (str(self._folder()), str(self._config.path))
         patterns = []
-        for pattern in options.get("paths") or []:
-            inner = str(pattern).removeprefix(folder + "/")
-            if inner.startswith("/") and inner == pattern:
-                raise RefusedError(
-                    f"{pattern} is not in {folder}",
-                    hint="name paths in the folder, or patterns such as `*.txt`",
-                )
-            patterns.append(f"/{inner}" if inner != pattern else inner)
+        for pattern in map(str, options.get("paths") or []):
+            if pattern.rstrip("/") in places:
+                return Selection([])
+            inside = next((p for p in places if pattern.startswith(p + "/")), "")
+            patterns.append(pattern.removeprefix(inside))
         return Selection(patterns)
 
     def _folder(self) -> Path:
