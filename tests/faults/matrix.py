@@ -141,7 +141,12 @@ class World:
         return {store.name: store.state(self.home) for store in self.stores}
 
     def safetake(
-        self, *words: str, kill_at: int | None = None, code: int | None = None, seconds: float = 120
+        self,
+        *words: str,
+        kill_at: int | None = None,
+        alone: bool = False,
+        code: int | None = None,
+        seconds: float = 120,
     ) -> Run:
         """One run of the command; no traceback, and the exit code when it was not killed."""
         run = self.zygote.run(
@@ -149,6 +154,7 @@ class World:
             folder=self.home,
             environment={"TMPDIR": str(self.home / "tmp"), "HOME": str(self.home)},
             kill_at=kill_at,
+            alone=alone,
             ignore=NOISE,
             seconds=seconds,
         )
@@ -158,12 +164,12 @@ class World:
         assert code is None or run.code == code, (words, run.code, run.said)
         return run
 
-    def restore(self, kill_at: int | None = None) -> Run:
+    def restore(self, kill_at: int | None = None, *, alone: bool = False) -> Run:
         """The restore in place that the campaign is about."""
         words = ["restore", self.snapshot, "--in-place", "--yes", *self.words]
         if not self.snapshot:
             words = ["restore", "--undo", "--yes"]
-        return self.safetake(*words, kill_at=kill_at)
+        return self.safetake(*words, kill_at=kill_at, alone=alone)
 
     def whole(self) -> None:
         """No restore is open, nothing is left, what ran runs."""
@@ -247,14 +253,25 @@ class Matrix:
         half = min(len(boundaries), budget // 2)
         return sorted([*_spread(boundaries, half, chance), *_spread(others, budget - half, chance)])
 
-    def trial(self, number: int, ending: str, *, close: bool, second: int | None = None) -> bool:
+    def trial(
+        self,
+        number: int,
+        ending: str,
+        *,
+        alone: bool = False,
+        close: bool = False,
+        second: tuple[str, int] | None = None,
+    ) -> bool:
         """Kill at a call; end it; nothing but one of the two states is accepted. False: the restore
-        ended before that call. `close` looks closer: a second restore is refused meanwhile, and the
-        next backup works and tidies up.
+        ended before that call.
+
+        `alone`: what the restore had started is not killed with it. `close` looks closer: a second
+        restore is refused meanwhile, and the next backup works and tidies up. `second`: an ending
+        that is killed at one of its calls before the last one comes.
         """
         world = self.world
         world.reset()
-        run = world.restore(kill_at=number)
+        run = world.restore(kill_at=number, alone=alone)
         if not run.seen.killed:
             assert run.code in DONE, run.said
             self._ended(world.new, f"not killed at {number}")
@@ -263,16 +280,16 @@ class Matrix:
         call = run.seen.calls[0]
         trial = Trial(call, world.step(), ending)
         self.trials.append(trial)
-        where = f"killed at {call}, {trial.step}; then {ending}"
+        where = f"killed{' alone' if alone else ''} at {call}, {trial.step}; then {ending}"
         if close and world.is_open():
             again = world.restore()
             assert again.code == 1, f"{where}: a second restore ran\n{again.said}"
             assert "--rollback" in again.said, f"{where}: {again.said}"
         if second is not None and world.is_open():
-            cut = world.safetake("restore", ending, kill_at=second)
+            cut = world.safetake("restore", second[0], kill_at=second[1])
             if cut.seen.killed:
                 trial.second = cut.seen.calls[0]
-                where += f", killed at {trial.second}, {world.step()}"
+            where += f", before that {second[0]}, killed at {trial.second}, {world.step()}"
         wanted = self._end(ending, where)
         self._ended(wanted, where)
         if close and world.sound:

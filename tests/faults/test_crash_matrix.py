@@ -225,10 +225,15 @@ def test_killed_anywhere_it_ends_old_or_new(make: Make, zygote: Zygote) -> None:
         again = chance.randrange(len(chosen))
         try:
             for turn, number in enumerate(chosen):
-                second = chance.randrange(1, 50) if turn == again else None
-                ending = ENDINGS[(turn + seed) % 2]
+                second = (chance.choice(ENDINGS), chance.randrange(1, 50))
                 # runs differ in how often they ask a server: the last calls may not come
-                while not matrix.trial(number, ending, close=turn % 3 == 0, second=second):
+                while not matrix.trial(
+                    number,
+                    ENDINGS[(turn + seed) % 2],
+                    alone=chance.random() < 0.3,
+                    close=turn % 3 == 0,
+                    second=second if turn == again else None,
+                ):
                     number -= max(1, number // 10)
         finally:
             print(matrix.report())
@@ -254,7 +259,9 @@ def test_killed_at_every_call_it_ends_old_or_new(make: Make, zygote: Zygote) -> 
                     killed = matrix.trial(number, ending, close=number % 10 == 0)
                     late = 0 if killed else late + 1
             for _ in range(total // 4):
-                number, second = chance.randrange(1, total + 1), chance.randrange(1, total // 2)
-                matrix.trial(number, chance.choice(ENDINGS), close=False, second=second)
+                number = chance.randrange(1, total + 1)
+                second = (chance.choice(ENDINGS), chance.randrange(1, total // 2))
+                matrix.trial(number, chance.choice(ENDINGS), second=second)
+                matrix.trial(number, chance.choice(ENDINGS), alone=True)
         finally:
             print(matrix.report())

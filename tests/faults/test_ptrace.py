@@ -168,6 +168,27 @@ def test_what_is_left_behind_is_told_and_killed(zygote: Zygote, tmp_path: Path) 
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
+def asks_another(arguments: list[str]) -> int:
+    """A helper process writes `late`; we would write `mine` after it."""
+    base = Path(arguments[0])
+    subprocess.run(["/bin/sh", "-c", f"echo x > {base}/early; echo x > {base}/late"], check=True)
+    (base / "mine").touch()
+    return 0
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_killed_alone_what_it_started_goes_on(zygote: Zygote, tmp_path: Path, alone: bool) -> None:
+    calls = zygote.run(tmp_path, function=f"{HERE}:asks_another").seen.calls
+    at = next(call.number for call in calls if call.place.endswith("early"))
+    for path in tmp_path.iterdir():
+        path.unlink()
+    run = zygote.run(tmp_path, function=f"{HERE}:asks_another", kill_at=at, alone=alone)
+    assert run.seen.killed
+    assert run.code == -9
+    assert run.seen.left == 0
+    assert {path.name for path in tmp_path.iterdir()} == ({"early", "late"} if alone else set())
+
+
 def hangs(arguments: list[str]) -> int:
     """Waits for nothing, as does its child."""
     Path(arguments[0]).write_text("begun")

@@ -76,13 +76,15 @@ def trace(
     body: Callable[[], int],
     *,
     kill_at: int | None = None,
+    alone: bool = False,
     ignore: str = "",
     seconds: float = 60,
 ) -> Observed:
     """Fork, run `body` in the child, and watch it to its end, or kill it at call `kill_at`.
 
-    The child exits with what `body` returns. Calls on places in which the pattern `ignore` is found
-    do not count. Raises StuckError, OSError.
+    With `alone` what it started is not killed with it, and may end by itself. The child exits with
+    what `body` returns. Calls on places in which the pattern `ignore` is found do not count. Raises
+    StuckError, OSError.
     """
     _prctl(_ADOPT, 1)  # what outlives its parent is ours to wait for
     gate, open_gate = os.pipe()
@@ -91,7 +93,7 @@ def trace(
         os.close(open_gate)
         _child(gate, body)
     os.close(gate)
-    tracer = _Tracer(pid, kill_at, ignore)
+    tracer = _Tracer(pid, kill_at, ignore, alone=alone)
     with _deadline(seconds):
         try:
             _ptrace(_SEIZE, pid, 0, _OPTIONS)
@@ -143,10 +145,11 @@ def _ptrace(request: int, pid: int, address: int, data: int) -> int:
 
 
 class _Tracer:
-    def __init__(self, pid: int, kill_at: int | None, ignore: str) -> None:
+    def __init__(self, pid: int, kill_at: int | None, ignore: str, *, alone: bool) -> None:
         self.observed = Observed()
         self._first = pid
         self._kill_at = kill_at
+        self._alone = alone
         self._ignored = re.compile(ignore) if ignore else None
         self._names = numbers()
         self._count = 0
@@ -206,9 +209,11 @@ class _Tracer:
             return True
         self._known.add(tid)
         event, deliver = status >> 16, 0
-        if event == _EVENT_SECCOMP:
+        if event == _EVENT_SECCOMP and not self.observed.killed:
             if not self._call(tid):
-                return False
+                if not self._alone:
+                    return False
+                os.kill(self._first, signal.SIGKILL)
         elif event == 0:
             deliver = os.WSTOPSIG(status)
         with contextlib.suppress(ProcessLookupError):

@@ -2,8 +2,8 @@
 
     python -m tests.support.zygote
 
-Reads one JSON document per line (`function`, `arguments`, `folder`, `environment`, `kill_at`,
-`ignore`, `seconds`) and answers with one: what `ptrace.trace` observed, and what the run printed.
+Reads one JSON document per line (`function`, `arguments`, `folder`, `environment`, and
+those of `ptrace.trace`) and answers with one: what `trace` observed, and what the run printed.
 Runs are watched, so each can be counted, or killed at its n-th call. What a run that ended by
 itself had to import is imported here, for the next.
 """
@@ -90,6 +90,7 @@ class Zygote:
         folder: Path = ROOT,
         environment: dict[str, str] | None = None,
         kill_at: int | None = None,
+        alone: bool = False,
         ignore: str = "",
         seconds: float = 60,
     ) -> Run:
@@ -103,6 +104,7 @@ class Zygote:
             "folder": str(folder),
             "environment": environment or {},
             "kill_at": kill_at,
+            "alone": alone,
             "ignore": ignore,
             "seconds": seconds,
         }
@@ -133,6 +135,7 @@ def _serve() -> None:
                 seen = trace(
                     functools.partial(_one, wanted, output.fileno(), told),
                     kill_at=wanted["kill_at"],
+                    alone=wanted["alone"],
                     ignore=wanted["ignore"],
                     seconds=wanted["seconds"],
                 )
