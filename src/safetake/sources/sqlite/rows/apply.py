@@ -242,7 +242,7 @@ def apply(
             connection.execute("ROLLBACK").fetchall()
         else:
             folder.write_skipped(_skipped(connection))
-            connection.execute("COMMIT").fetchall()
+            _commit(connection, folder)
     except BaseException:
         if connection.in_transaction:
             connection.execute("ROLLBACK").fetchall()
@@ -250,6 +250,16 @@ def apply(
     finally:
         set_enabled(connection, True)
     return result
+
+
+def _commit(connection: apsw.Connection, folder: UndoFolder) -> None:
+    try:
+        run(connection, "COMMIT")
+    except apsw.BusyError:
+        raise
+    except apsw.Error:
+        folder.keep = True  # the disk failed: nobody knows what the next start will find
+        raise
 
 
 def _decide(

@@ -19,7 +19,9 @@ from safetake.errors import BarrierTimeoutError, DamagedError, RefusedError, Sou
 from safetake.model import Node, Reader
 from safetake.sources.sqlite import live, rawfile
 from safetake.sources.sqlite.header import read_header
+from safetake.sources.sqlite.rows.ahead import ReadAhead
 from safetake.sources.sqlite.rows.local import LocalFirst
+from safetake.sources.sqlite.rows.sql import run
 from safetake.sources.sqlite.vfs import BlobFile, BlobVFS, blob_vfs, database_node
 
 SNAPSHOT = "snapshot"
@@ -92,18 +94,23 @@ def paired(
     with opened(path, busy_timeout, write=write) as pair:
         file = database_node(reader, node)
         pair.local = LocalFirst(reader, file, pair.raw)
-        pair.source, pair.vfs = blob_vfs(pair.local, file)
+        ahead = ReadAhead(pair.local, file)
+        pair.source, pair.vfs = blob_vfs(ahead, file)
         try:
-            pair.connection.execute(
-                f"ATTACH ? AS {SNAPSHOT}",
-                (f"file:snapshot?immutable=1&vfs={pair.vfs.vfs_name}",),
-            ).fetchall()
-        except apsw.SQLError as error:
-            raise RefusedError(
-                f"{path} and the snapshot cannot be compared: {error}",
-                hint="restore the source beside the live data, and compare with SQL",
-            ) from error
-        yield pair
+            _attach(pair.connection, path, f"file:snapshot?immutable=1&vfs={pair.vfs.vfs_name}")
+            yield pair
+        finally:
+            ahead.close()
+
+
+def _attach(connection: apsw.Connection, path: Path, uri: str) -> None:
+    try:
+        run(connection, f"ATTACH ? AS {SNAPSHOT}", (uri,))
+    except apsw.SQLError as error:
+        raise RefusedError(
+            f"{path} and the snapshot cannot be compared: {error}",
+            hint="restore the source beside the live data, and compare with SQL",
+        ) from error
 
 
 @contextmanager

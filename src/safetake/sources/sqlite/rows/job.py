@@ -275,6 +275,7 @@ def _prepare(
             parents = number(connection, f"SELECT count(*) FROM {plan.diff} WHERE kind = 'p'")
             if parents:
                 report.tables.setdefault(name, Counts()).parents = parents
+                report.not_compared.pop(name, None)
                 report.keys.setdefault(name, plan.live.key)
         written = writer.prepare(
             connection, touched, everything, schema, changed=wish.changed, recycled=wish.recycled

@@ -8,6 +8,7 @@ read from the repository. (`stored.LiveFirst` does it for a capture, which knows
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Sequence
 
 from safetake.model import BlobId, Node, Reader
@@ -16,7 +17,7 @@ from safetake.sources.sqlite.vfs import chunk_ends
 
 
 class LocalFirst:
-    """A `model.Reader` for the chunks of one stored database.
+    """A `model.Reader` for the chunks of one stored database. Safe to use from several threads.
 
     `local_bytes` and `stored_bytes` count plaintext that came from the live file and from `reader`.
     """
@@ -31,6 +32,7 @@ class LocalFirst:
             # a chunk that occurs several times (zeros) is looked for at its first place only
             self._places.setdefault(blob_id, (start, end - start))
             start = end
+        self._counting = threading.Lock()
         self.local_bytes = 0
         self.stored_bytes = 0
 
@@ -41,10 +43,12 @@ class LocalFirst:
             start, length = place
             data = rawfile.read(self._raw, length, start)
             if len(data) == length and hashlib.sha256(data).digest() == blob_id:
-                self.local_bytes += length
+                with self._counting:
+                    self.local_bytes += length
                 return data
         data = self._reader.blob(blob_id)
-        self.stored_bytes += len(data)
+        with self._counting:
+            self.stored_bytes += len(data)
         return data
 
     def sizes(self, ids: Sequence[BlobId]) -> list[int]:

@@ -133,7 +133,7 @@ def note_referring(
         connection,
         f"INSERT OR IGNORE INTO {UNDO}.ref_{number}"
         f" SELECT {', '.join(f'x.{name}' for name in _identity(child))}"
-        f" FROM {child.place} AS x CROSS JOIN {parent.ins} AS u ON {there}",
+        f" FROM {child.place} AS x JOIN {parent.ins} AS u ON {there}",
     )
     return connection.changes() > 0
 
@@ -161,13 +161,12 @@ def skip_referred(
     if noted is not None:
         same = " AND ".join(f"r.k{n} = x.{name}" for n, name in enumerate(_identity(child)))
         where += f" AND NOT EXISTS (SELECT 1 FROM {UNDO}.ref_{noted} AS r WHERE {same})"
-    # from the child's side: one walk over its rows, whether its column has an index or not
     return skip(
         connection,
         parent,
         "ins",
         _text(f"rows of {key.child} refer to it now"),
-        f"{child.place} AS x CROSS JOIN {parent.ins} AS u ON {there} WHERE {where}",
+        f"{child.place} AS x JOIN {parent.ins} AS u ON {there} WHERE {where}",
     )
 
 
@@ -189,6 +188,6 @@ def skip_deserted(
         parent,
         "upd",
         _text(f"rows of {key.child} refer to its present value"),
-        f"{parent.upd} AS u CROSS JOIN {child.place} AS x ON {there}"
+        f"{parent.upd} AS u JOIN {child.place} AS x ON {there}"
         f" WHERE ({moved}) AND {kept(parent, 'upd')}",
     )

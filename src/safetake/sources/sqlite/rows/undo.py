@@ -114,6 +114,8 @@ class UndoFolder:
 
     id: str
     path: Path
+    keep: bool = False
+    """It may be needed, although the application did not end well."""
 
     @property
     def rows(self) -> Path:
@@ -170,6 +172,8 @@ class UndoFolder:
 
     def remove(self) -> None:
         """Nothing was applied: nothing is to be undone."""
+        if self.keep:
+            return
         shutil.rmtree(self.path, ignore_errors=True)
 
 
