@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ path = "scripts"
 kubernetes = "deployment/web"
 namespace = "ns"
 context = "it"
-start_timeout = 4
+start_timeout = 2
 stop_timeout = 20
 
 [restore]
@@ -51,16 +52,24 @@ def safetake(place: Path, *words: str) -> tuple[int, Any]:
     return done.returncode, json.loads(done.stdout)
 
 
-@pytest.fixture
-def scripts(tmp_path: Path) -> Path:
-    """A folder, its snapshot, and what it became."""
-    scripts = tmp_path / "scripts"
-    scripts.mkdir()
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder, its configuration and its snapshot."""
+    place = tmp_path_factory.mktemp("template")
+    (place / "scripts").mkdir()
     for number in range(20):
-        (scripts / str(number)).write_text("old")
-    (tmp_path / "safetake.toml").write_text('[repository]\nlocation = "repository"\n' + TOML)
-    assert safetake(tmp_path, "init")[0] == 0
-    assert safetake(tmp_path, "backup")[0] == 0
+        (place / "scripts" / str(number)).write_text("old")
+    (place / "safetake.toml").write_text('[repository]\nlocation = "repository"\n' + TOML)
+    assert safetake(place, "init")[0] == 0
+    assert safetake(place, "backup")[0] == 0
+    return place
+
+
+@pytest.fixture
+def scripts(template: Path, tmp_path: Path) -> Path:
+    """The folder, and what became of it since its snapshot."""
+    shutil.copytree(template, tmp_path, dirs_exist_ok=True)
+    scripts = tmp_path / "scripts"
     for number in range(10):
         (scripts / str(number)).write_text("new")
     (scripts / "5").unlink()
@@ -86,7 +95,7 @@ def test_pods_that_never_get_ready_on_the_restored_data_lead_back(
     code, said = safetake(tmp_path, "restore", "latest", "scripts", "--in-place", "--yes")
     assert code == 1
     message = said["error"]["message"]
-    assert "deployment/web in ns: not ready after 4 s: 0 of 3 pods are ready" in message
+    assert "deployment/web in ns: not ready after 2 s: 0 of 3 pods are ready" in message
     assert "CrashLoopBackOff (exit code 1)" in message
     assert content(scripts) == before
     assert len(cluster.pods()) == 3

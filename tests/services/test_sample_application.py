@@ -122,7 +122,7 @@ def test_stopped_started_switched_and_asked(
     project.start(was)
     health = loaded.services["project-service"]
     sick = health.model_copy(
-        update={"health": health.health.model_copy(update={"timeout": 5})}  # type: ignore[union-attr]
+        update={"health": health.health.model_copy(update={"timeout": 3})}  # type: ignore[union-attr]
     )
     with pytest.raises(ServiceError, match=r"project-service after .*503 .*unavailable"):
         gate({"project-service": sick}).must_be_well()
