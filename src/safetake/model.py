@@ -200,6 +200,9 @@ class CaptureContext:
     progress: Progress = lambda what, done, total: None
     reader: Reader | None = None
     """Reads back blobs that this run has written already."""
+    eager: bool = False
+    """Writers will be kept out from the cut until all is stored: what can be stored in `prepare` is
+    stored there, even where it will be read again."""
 
 
 class Session(Protocol):

@@ -90,7 +90,13 @@ class Steps:
             yield
             return
         with tempfile.TemporaryDirectory() as scratch:
-            context = CaptureContext(self.repository, None, Path(scratch), reader=self.repository)
+            context = CaptureContext(
+                self.repository,
+                None,
+                Path(scratch),
+                reader=self.repository,
+                eager=self.work.mode == "online",
+            )
             session = self.source.session(context)
             try:
                 session.prepare()

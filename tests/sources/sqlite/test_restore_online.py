@@ -147,6 +147,22 @@ def test_nothing_committed_before_the_lock_is_missing_from_the_safety_snapshot(
     assert steps.safety.facts["rows"]["projects"] == 311
 
 
+def test_little_is_stored_while_writers_are_kept_out(
+    tmp_path: Path, repository: MemoryRepository
+) -> None:
+    steps = prepared(tmp_path, repository)
+    path = tmp_path / "projects.db"
+    with opened(path) as connection:
+        add_rows(connection, 3000)
+        connection.wal_checkpoint("main", apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        well(steps.stage("online"))
+        stored: list[int] = []
+        with steps.saved(after_cut=lambda: stored.append(repository.stored_bytes)):
+            assert repository.stored_bytes == stored[0]
+    assert steps.safety is not None
+    assert steps.safety.facts["rows"]["projects"] == 3310
+
+
 def test_a_writer_that_never_ends_is_waited_for_and_named(
     tmp_path: Path, repository: MemoryRepository, monkeypatch: pytest.MonkeyPatch
 ) -> None:

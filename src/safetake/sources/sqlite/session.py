@@ -22,7 +22,7 @@ import apsw
 from safetake.errors import SafetakeError, SourceError
 from safetake.model import BlobId, CaptureContext, Captured, Cut, Node
 from safetake.sources.sqlite import facts, live, rawfile
-from safetake.sources.sqlite.chunks import chunk_bytes, content_digest
+from safetake.sources.sqlite.chunks import chunk_bytes, content_digest, store_file
 from safetake.sources.sqlite.fingerprint import fingerprint, settled, unchanged
 from safetake.sources.sqlite.header import Header, parse_header, read_header, status
 from safetake.sources.sqlite.nodes import database_node, source_node
@@ -112,6 +112,9 @@ class SqliteSession:
             self._wal = WalCut(
                 self._path, self._raw, header, timeout, self._context.scratch, self._chunk
             )
+            if self._context.eager:  # after the cut these chunks are hashed, and known
+                writer, total, chunk = self._context.writer, self._total, self._chunk
+                store_file(writer, self._raw, total, chunk, self._progress)
             return
         self._rollback = RollbackCopy(
             self._raw, self._chunk, self._context.writer, self._context.scratch
