@@ -7,6 +7,7 @@ The small version runs always, in both journal modes; the one of 1 GB with 100 c
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from safetake.errors import BarrierTimeoutError, RefusedError
+from safetake.errors import BarrierTimeoutError, RefusedError, RestoreError
 from safetake.sources.sqlite import online
 from tests.sources.sqlite import crowd
 from tests.sources.sqlite.restores import content, is_old, is_restored, opened, prepared, steps_for
@@ -227,6 +228,42 @@ def test_the_old_copy_is_the_committed_state_with_its_log(
     assert content(tmp_path / "old.db") == content(path)
 
 
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+@pytest.mark.parametrize("room", ["none", "for the old copy"])
+def test_a_full_disk_leaves_everything_as_it_was(
+    tmp_path: Path, repository: MemoryRepository, mode: str, room: str
+) -> None:
+    path = database(tmp_path / "projects.db", mode, 3000)
+    captured = capture(path, repository)
+    with opened(path) as application, application:
+        application.execute("DELETE FROM episodes WHERE id > 30").fetchall()
+        application.execute("DELETE FROM projects WHERE id > 30").fetchall()
+    with opened(path) as application:
+        application.execute("VACUUM").fetchall()
+    old = content(path)
+    steps = steps_for(path, repository, captured)
+    with opened(path) as application:
+        application.execute("SELECT 1 FROM projects").fetchall()
+        well(steps.stage("online"))
+        limit = path.stat().st_size // 2 if room == "none" else 200_000
+        with pytest.raises(RestoreError), steps.saved(), limited(limit):
+            steps.restorer.switch(steps.work)
+        steps.restorer.switch_back(steps.work)
+        application.execute("UPDATE projects SET title = 'y' WHERE 0").fetchall()
+    assert content(path) == old
+
+
+@contextmanager
+def limited(size: int) -> Iterator[None]:
+    """Files of this process end at `size` bytes, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 @pytest.mark.parametrize(
     ("live_way", "stored_way", "what"),
     [
@@ -285,8 +322,6 @@ def test_other_page_sizes_are_no_matter_with_a_rollback_journal(
 def test_the_old_copy_is_missed_and_not_made_up(
     tmp_path: Path, repository: MemoryRepository
 ) -> None:
-    from safetake.errors import RestoreError
-
     steps = prepared(tmp_path, repository)
     well(steps.stage("online"))
     well(steps.switch())

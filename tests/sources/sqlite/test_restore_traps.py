@@ -16,7 +16,7 @@ import pytest
 from safetake.errors import RefusedError
 from safetake.openers import Opener, Openers
 from safetake.sources.sqlite import inuse, traps
-from tests.sources.sqlite.restores import opened, prepared, steps_for
+from tests.sources.sqlite.restores import content, is_old, opened, prepared, steps_for
 from tests.sources.sqlite.support import capture, database
 from tests.support.memory_writer import MemoryRepository
 from tests.support.restoring import Steps, well
@@ -144,6 +144,48 @@ def test_a_descriptor_that_proc_does_not_show_is_noticed_by_the_lease(
     with path.open("rb"), pytest.raises(RefusedError, match="cannot be seen from here"):
         steps.restorer.quiet(steps.work)
     steps.restorer.quiet(steps.work)
+
+
+def test_who_opens_the_file_under_the_lease_does_not_kill_us(tmp_path: Path) -> None:
+    path = tmp_path / "projects.db"
+    path.write_bytes(b"x")
+    opens = "import sys\nwhile True: open(sys.argv[1], 'rb').close()"
+    asks = (
+        "import sys; from pathlib import Path; from safetake.sources.sqlite import inuse;"
+        "print(len({inuse._lease(Path(sys.argv[1])) for _ in range(20000)}))"
+    )
+    with subprocess.Popen([sys.executable, "-c", opens, path]) as opener:
+        done = subprocess.run(
+            [sys.executable, "-c", asks, path], capture_output=True, text=True, check=False
+        )
+        opener.kill()
+    assert (done.returncode, done.stdout.strip()) == (0, "2"), done.stderr
+
+
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+def test_who_comes_in_late_is_noticed_by_locks(
+    tmp_path: Path, repository: MemoryRepository, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = prepared(tmp_path, repository, mode)
+    path = tmp_path / "projects.db"
+    well(steps.stage("offline"))
+    steps.restorer.quiet(steps.work)
+    script = (
+        "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], isolation_level=None);"
+        "c.execute('BEGIN'); c.execute('SELECT 1 FROM projects').fetchall();"
+        "print(flush=True); sys.stdin.read()"
+    )
+    monkeypatch.setattr(inuse, "openers", lambda paths: Openers())  # another container's
+    with subprocess.Popen(
+        [sys.executable, "-c", script, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        with pytest.raises(RefusedError, match="is locked by a process"), steps.saved():
+            steps.restorer.switch(steps.work)
+        process.communicate()
+    steps.restorer.switch_back(steps.work)
+    assert is_old(content(path))
 
 
 @pytest.mark.parametrize("mode", ["wal", "delete"])

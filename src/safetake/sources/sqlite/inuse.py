@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import struct
 import sys
 from collections.abc import Iterable, Iterator
@@ -49,6 +50,14 @@ def refuse_open(path: Path, files: Iterable[Path]) -> Openers:
     return seen
 
 
+def refuse_locked(path: Path, file: Path, index: Path) -> None:
+    """Raise RefusedError when another process holds a lock of SQLite's on `file`, or on the log's
+    `index`: those of `path`, under these names now. Drops this process's own locks on them.
+    """
+    if _locked(file, *_LOCK_BYTES) or _locked(index, *_SHM_BYTES):
+        raise _unseen(path, "is locked by a process that cannot be seen from here")
+
+
 def refuse_users(path: Path) -> None:
     """Raise RefusedError when another process uses the database at `path`, or might.
 
@@ -56,8 +65,7 @@ def refuse_users(path: Path) -> None:
     closing ours drops the locks of SQLite's.
     """
     seen = refuse_open(path, files_of(path))
-    if _locked(path, *_LOCK_BYTES) or _locked(path.with_name(path.name + "-shm"), *_SHM_BYTES):
-        raise _unseen(path, "is locked by a process that cannot be seen from here")
+    refuse_locked(path, path, path.with_name(path.name + "-shm"))
     leased = _lease(path)
     if leased is False:
         raise _unseen(path, "is open in a process that cannot be seen from here")
@@ -92,10 +100,13 @@ def _lease(path: Path) -> bool | None:
         if fd is None:
             return True
         try:
+            # Who opens the file while we have the lease has us told by SIGIO, which kills: have
+            # another signal sent, which nobody minds. They wait until we let go, right below.
+            fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGURG)
             fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
         except BlockingIOError:
             return False
-        except (OSError, AttributeError):  # not the owner, or a file system without leases
+        except (OSError, AttributeError):  # not the owner, or a system without leases
             return None
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
         return True

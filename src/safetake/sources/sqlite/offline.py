@@ -20,7 +20,13 @@ from pathlib import Path
 
 from safetake.errors import RefusedError, RestoreError
 from safetake.model import RestoreWork
-from safetake.sources.sqlite.inuse import COMPANIONS, files_of, refuse_open, refuse_users
+from safetake.sources.sqlite.inuse import (
+    COMPANIONS,
+    files_of,
+    refuse_locked,
+    refuse_open,
+    refuse_users,
+)
 from safetake.sources.sqlite.online import staged_file
 from safetake.swap import Move, Swap, plan_move, sync_folder
 
@@ -123,6 +129,9 @@ class Offline:
         }
         try:
             refuse_open(self._path, aside.values())
+            if (old := aside.get(str(self._path))) is not None:
+                index = aside.get(f"{self._path}-shm", old.with_name("none"))
+                refuse_locked(self._path, old, index)
             self._refuse_written(work, [aside[live] for live in aside if not live.endswith("-shm")])
         except RefusedError:
             away.backward()
