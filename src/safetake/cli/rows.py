@@ -31,7 +31,7 @@ CELL = 60
 
 
 @click.command(cls=Command)
-@click.argument("snapshot", metavar="ID", required=False, shell_complete=complete_snapshots)
+@click.argument("snapshot", metavar="[ID]", required=False, shell_complete=complete_snapshots)
 @click.argument("source", required=False, shell_complete=complete_sources)
 @click.option("--table", "tables", multiple=True, metavar="TABLE", help="Only this; repeatable.")
 @click.option("--where", metavar="SQL", default="", help="Only rows that meet a condition.")
@@ -179,6 +179,9 @@ def _rows(settings: Settings, snapshot: str, source: str, wish: Wish, yes: bool)
             }
         )
         return code
+    if settings.quiet and wish.apply:
+        _print_left_out(report.result)
+        return code
     if not shown:
         _print(report)
     if not wish.apply:
@@ -287,6 +290,9 @@ def _undo(settings: Settings, wanted: str, dry_run: bool, fire_triggers: bool, y
         return code
     if record["state"] == "prepared":
         output.note("note: it is not known whether these rows were ever committed")
+    if settings.quiet:
+        _print_left_out(result)
+        return code
     _print_result(result, dry_run, "removed again", "put back as before")
     return code
 
@@ -393,6 +399,14 @@ def _print_result(result: Result, dry_run: bool, inserted: str, updated: str) ->
         output.line("no row was written" if not dry_run else "no row would be written")
     for name, triggers in result.silent.items():
         output.line(output.printable_lines(f"{name}: not fired: {', '.join(triggers)}"))
+    _print_left_out(result)
+
+
+def _print_left_out(result: Result | None) -> None:
+    from safetake.cli import output
+
+    if result is None:
+        return
     for row in result.reasons:
         output.note(
             output.printable_lines(f"left out: {row['table']} ({row['key']}): {row['reason']}")

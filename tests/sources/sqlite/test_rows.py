@@ -498,6 +498,32 @@ def test_given_keys_that_are_null_then_whole_rows_count(ground: Ground) -> None:
     assert ground.table("t") == before
 
 
+def test_odd_names_and_wide_tables(ground: Ground) -> None:
+    wide = ", ".join(f"c{n} DEFAULT {n}" for n in range(950))
+    ground.sql(
+        'CREATE TABLE "sel""ect" ("gr oup" INTEGER PRIMARY KEY DESC, "o"" x", "\'" TEXT)',
+        f"CREATE TABLE wide (id INTEGER PRIMARY KEY, {wide})",
+        'CREATE TABLE "표" ("열" TEXT PRIMARY KEY, k0, kind, recycled, n, r, o0) WITHOUT ROWID',
+        "CREATE VIEW seen AS SELECT 1",
+        'INSERT INTO "sel""ect" VALUES (5, 1, 2), (6, 3, 4)',
+        "INSERT INTO wide (id) VALUES (1), (2)",
+        "INSERT INTO \"표\" VALUES ('가', 1, 2, 3, 4, 5, 6), ('나', 1, 2, 3, 4, 5, 6)",
+    )
+    ground.capture()
+    names = ('"sel""ect"', "wide", '"표"')
+    before = {name: ground.table(name) for name in names}
+    ground.sql(
+        *(f"DELETE FROM {name} WHERE rowid IN (1, 5)" for name in names[:2]),
+        "UPDATE wide SET c949 = 'x' WHERE id = 2",
+        'DELETE FROM "표" WHERE "열" = \'가\'',
+    )
+    report = ground.rows(apply=True, changed=True, recycled=True, show=("missing", "changed"))
+    assert report.not_compared == {}
+    assert {name: ground.table(name) for name in names} == before
+    ground.undo()
+    assert ground.rows().tables["wide"].changed == 1
+
+
 @pytest.mark.parametrize("encoding", ["UTF-8", "UTF-16le", "UTF-16be"])
 def test_values_come_back_as_they_were(ground: Ground, encoding: str) -> None:
     ground.path.touch()

@@ -11,6 +11,7 @@ A rehearsal does the same and rolls back.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -47,6 +48,8 @@ class Result:
     """Triggers that did not fire, by table."""
     fired: list[str] = field(default_factory=list)
     """Tables whose triggers fired."""
+    locked_ms: float = field(default=0.0, compare=False)
+    """How long other writers were locked out."""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -57,6 +60,7 @@ class Result:
             "skipped_rows": self.reasons,
             "triggers_not_fired": self.silent,
             "triggers_fired": self.fired,
+            "locked_ms": self.locked_ms,
         }
 
 
@@ -207,6 +211,7 @@ def apply(
         for rows in written
     }
     pair.lock()
+    locked = time.perf_counter()
     try:
         connection.set_busy_timeout(int(pair.busy_timeout * 1000))
         for rows in written:
@@ -249,6 +254,7 @@ def apply(
         raise
     finally:
         set_enabled(connection, True)
+    result.locked_ms = round(1000 * (time.perf_counter() - locked), 1)
     return result
 
 

@@ -5,6 +5,7 @@ A row that was written since is left as it is and named; so is one that newer ro
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
 from typing import Any
 
@@ -66,6 +67,7 @@ def take_back(
         for r in written
     }
     pair.lock()
+    locked = time.perf_counter()
     try:
         connection.set_busy_timeout(int(pair.busy_timeout * 1000))
         for rows in written:
@@ -99,6 +101,7 @@ def take_back(
         raise
     finally:
         set_enabled(connection, True)
+    result.locked_ms = round(1000 * (time.perf_counter() - locked), 1)
     return result
 
 

@@ -12,6 +12,9 @@ from safetake.sources.sqlite.rows.diff import extra_rows
 from safetake.sources.sqlite.rows.plan import TablePlan
 from safetake.sources.sqlite.rows.schema import NONE
 
+_TOGETHER = 500
+"""Columns in one statement; SQLite takes 2000 results, and each column needs two."""
+
 Value = None | int | float | str | bytes
 
 
@@ -65,12 +68,13 @@ def changed(connection: apsw.Connection, plan: TablePlan, limit: int) -> list[di
 def extra(
     connection: apsw.Connection, plan: TablePlan, condition: str, limit: int
 ) -> list[list[Value]]:
-    """Live rows that the snapshot does not have."""
+    """Live rows that the snapshot does not have, in the order of their keys."""
+    order = ", ".join(f"l.{quoted(name)}" for name in plan.live.key) or "e.r"
     return list(
         _rows(
             connection,
             [f"l.{quoted(c.name)}" for c, _ in plan.common],
-            extra_rows(plan, condition),
+            f"{extra_rows(plan, condition)} ORDER BY {order}",
             limit,
         )
     )
@@ -87,11 +91,21 @@ def _rows(
     encoding = {"UTF-16le": "utf-16-le", "UTF-16be": "utf-16-be"}.get(
         connection.pragma("encoding"), "utf-8"
     )
-    shown = ", ".join(
-        f"typeof({c}) = 'text', CASE typeof({c}) WHEN 'text' THEN CAST({c} AS BLOB) ELSE {c} END"
-        for c in columns
-    )
-    for row in connection.execute(f"SELECT {shown} FROM {rest} LIMIT ?", (limit,)):
+    parts = [
+        connection.execute(
+            "SELECT "
+            + ", ".join(
+                f"typeof({c}) = 'text', CASE typeof({c}) WHEN 'text' THEN CAST({c} AS BLOB)"
+                f" ELSE {c} END"
+                for c in columns[start : start + _TOGETHER]
+            )
+            + f" FROM {rest} LIMIT ?",
+            (limit,),
+        )
+        for start in range(0, len(columns), _TOGETHER)
+    ]
+    for rows in zip(*parts, strict=True):
+        row = [value for part in rows for value in part]
         yield [
             value.decode(encoding, "backslashreplace") if text else value
             for text, value in zip(row[::2], row[1::2], strict=True)
