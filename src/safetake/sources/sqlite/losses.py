@@ -7,7 +7,7 @@ committed in between may or may not be counted. The snapshot's side is read thro
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,20 @@ _SHOWN = 80
 
 
 def losses(
-    path: Path, busy_timeout: float, reader: Reader, node: Node, size: int, marked: str
+    path: Path,
+    busy_timeout: float,
+    reader: Reader,
+    node: Node,
+    known: Mapping[str, Any],
+    marked: str,
 ) -> list[Loss]:
     """One entry for each table that differs, or that could not be compared.
 
-    `marked` is a table that does not count. Raises SourceError for the live side, DamagedError.
+    `known` are the facts of the snapshot; `marked` is a table that does not count. Raises
+    SourceError for the live side, DamagedError.
     """
+    counts = dict(known.get("rows", {}))
+    row_by_row = known["page_size"] * known["page_count"] <= BYTES_COMPARED
     with rawfile.opened(path):
         now = live.connect(path, read_header(path), busy_timeout)
         try:
@@ -44,7 +52,7 @@ def losses(
                     names = _comparable(now, marked)
                     before = _comparable(old, marked)
                     found = [
-                        _table(now, old, name, names, before, row_by_row=size <= BYTES_COMPARED)
+                        _table(now, old, name, names, before, counts, row_by_row=row_by_row)
                         for name in sorted({*names, *before})
                     ]
             finally:
@@ -72,6 +80,7 @@ def _table(
     name: str,
     names: list[str],
     before: list[str],
+    counts: Mapping[str, int | None],
     *,
     row_by_row: bool,
 ) -> Loss:
@@ -81,9 +90,10 @@ def _table(
         loss.examples = [f"the whole table {name}"]
         return loss
     if name not in names:
-        loss.missing = facts.count_rows(old, name) or 0
+        loss.missing = counts.get(name) or 0
         return loss
-    count, was = facts.count_rows(now, name), facts.count_rows(old, name)
+    # counted when it was captured: asking the snapshot would read the whole table from there
+    count, was = facts.count_rows(now, name), counts.get(name)
     if count is None or was is None:
         loss.unknown = "the table needs a function or collation of the application"
         return loss

@@ -210,9 +210,9 @@ class SqliteRestorer:
         if raw or seen.damaged or seen.hot:
             why = "its last transaction was not ended" if seen.hot else seen.damaged
             return [Loss("rows", unknown=why or "the safety copy is no database")]
-        size, timeout = int(entry.get("bytes", 0)), self._config.busy_timeout
+        timeout = self._config.busy_timeout
         try:
-            return losses(seen.path, timeout, reader, node, size, TABLE)
+            return losses(seen.path, timeout, reader, node, entry["facts"], TABLE)
         except (SourceError, DamagedError) as error:
             return [Loss("rows", unknown=str(error))]
 
