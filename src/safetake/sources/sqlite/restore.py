@@ -248,8 +248,3 @@ def _confirm_file(path: Path, work: RestoreWork) -> list[Check]:
         return [*checks, Check("opens", False, "a database", None, str(error))]
     expected = known["schema_sha256"]
     return [*checks, Check("schema", schema == expected, expected, schema)]
-
-
-def restorer(name: str, config: SqliteConfig) -> SqliteRestorer:
-    """The restorer of a configured source; touches nothing."""
-    return SqliteRestorer(name, config)
