@@ -105,7 +105,7 @@ def _database(
         cursor, keys = connection.call("SCAN", cursor, "COUNT", _BATCH)
         here = numpy.array([_name(key) for key in keys], dtype=numpy.uint64)
         seen.append(here)
-        known = numpy.isin(here, old)
+        known = _among(here, old)
         for key, is_old in zip(keys, known, strict=True):
             text = key.decode("utf-8", "backslashreplace")
             if not is_old and len(loss.examples) < EXAMPLES and text not in loss.examples:
@@ -118,9 +118,20 @@ def _database(
         if cursor == b"0":
             break
     now = numpy.unique(numpy.concatenate(seen))
-    both = int(numpy.isin(now, old, assume_unique=True).sum())
+    both = int(_among(now, old).sum())
     loss.newer, loss.missing = len(now) - both, len(old) - both
     return loss
+
+
+def _among(some: NDArray[Any], sorted_all: NDArray[Any]) -> NDArray[Any]:
+    """Which of `some` are in the other array."""
+    import numpy
+
+    if not len(sorted_all):
+        return numpy.zeros(len(some), dtype=bool)
+    places = numpy.minimum(numpy.searchsorted(sorted_all, some), len(sorted_all) - 1)
+    found: NDArray[Any] = sorted_all[places] == some
+    return found
 
 
 def _differs(live: LiveKey, was: tuple[int, int | None, bytes | None]) -> bool:
