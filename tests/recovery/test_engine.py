@@ -331,7 +331,7 @@ def test_any_failure_leads_back_by_itself(
         site.restore()
     monkeypatch.undo()
     if isinstance(caught.value, RolledBackError):
-        assert "as it was before" in str(caught.value)
+        assert "exactly as it was before" in str(caught.value)
     site.is_old()
     (site.folder / "sick").unlink(missing_ok=True)
     (site.folder / "stubborn").unlink(missing_ok=True)
@@ -417,6 +417,36 @@ def test_rollback_needs_no_repository(site: Site, monkeypatch: pytest.MonkeyPatc
         roll_back(site.config, site.telling())
     with pytest.raises(UsageError, match="no restore is open"):
         resume(site.config, site.opening, site.telling())
+
+
+def test_a_service_that_does_not_start_again_does_not_hold_the_old_data_up(site: Site) -> None:
+    (site.folder / "sick").write_text("")
+    program = site.folder / "application.py"
+    broken = program.read_text().replace('if verb == "start":', 'if verb == "start": sys.exit(9)')
+    program.write_text(broken.replace('sys.exit(9)\n    mark.write_text("")', "sys.exit(9)\n"))
+    with pytest.raises(RolledBackError, match="does not run again"):
+        site.restore()
+    (site.folder / "runs").write_text("")
+    site.is_old()
+
+
+def test_what_could_not_be_saved_is_not_replaced(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetake.model import Captured
+    from safetake.sources.files.session import FilesSession
+
+    capture = FilesSession.capture
+
+    def torn(self: FilesSession) -> Captured:
+        captured = capture(self)
+        captured.unread.append("one.md: changed while it was read")
+        return captured
+
+    monkeypatch.setattr(FilesSession, "capture", torn)
+    with pytest.raises(RolledBackError, match="could not be saved"):
+        site.restore()
+    site.is_old()
 
 
 def test_a_damaged_database_is_saved_as_it_lies(site: Site) -> None:

@@ -149,7 +149,7 @@ def _done(settings: Settings, outcome: Outcome) -> int:
     good = outcome.ended == "committed"
     if settings.json:
         output.document(outcome.as_dict())
-        return 3 if good and outcome.warnings else 0
+        return _code(outcome)
     if not settings.quiet:
         output.line()
         output.table(
@@ -173,8 +173,16 @@ def _done(settings: Settings, outcome: Outcome) -> int:
                 f"`safetake restore --undo {outcome.id[:8]}` brings it back"
             )
     for problem in outcome.warnings:
-        output.note(output.printable_lines(f"not set: {problem}"))
-    return 3 if good and outcome.warnings else 0
+        output.note(output.printable_lines(f"note: {problem}"))
+    for problem in outcome.problems:
+        output.note(output.printable_lines(f"does not run: {problem}"))
+    return _code(outcome)
+
+
+def _code(outcome: Outcome) -> int:
+    if outcome.problems:
+        return 1
+    return 3 if outcome.ended == "committed" and outcome.warnings else 0
 
 
 def end(settings: Settings, *, resume: bool) -> int:

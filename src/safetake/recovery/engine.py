@@ -24,7 +24,14 @@ from typing import TYPE_CHECKING, Any
 
 from safetake.backup import snapshot_taken
 from safetake.clock import go_time, now_ns
-from safetake.errors import DamagedError, RefusedError, RestoreError, SafetakeError, SourceError
+from safetake.errors import (
+    DamagedError,
+    RefusedError,
+    RestoreError,
+    SafetakeError,
+    ServiceError,
+    SourceError,
+)
 from safetake.model import Check, Progress, Restorer, RestoreWork, Session, Source
 from safetake.recovery.journal import BACK, COMMIT, Journal, create
 from safetake.recovery.raw import RawSource
@@ -66,6 +73,8 @@ class Outcome:
     steps: list[tuple[str, float]] = field(default_factory=list)
     reason: str = ""
     warnings: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    """Services that did not start again on the data from before."""
     sources: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
@@ -81,6 +90,7 @@ class Outcome:
             "steps": [{"step": name, "seconds": round(spent, 3)} for name, spent in self.steps],
             "reason": self.reason,
             "warnings": self.warnings,
+            "problems": self.problems,
         }
 
 
@@ -157,6 +167,7 @@ class Engine:
         self._say = say
         self._progress = progress or (lambda what, done, total: None)
         self._warnings: list[str] = []
+        self._problems: list[str] = []
         self._ones: dict[str, _One] = {}
         for name, told in journal.plan["sources"].items():
             source = config.sources.get(name)
@@ -226,8 +237,9 @@ class Engine:
             ) from error
         if not isinstance(error, SafetakeError):
             raise error
+        also = "".join(f"\nBut a service does not run again: {p}" for p in self._problems)
         raise RolledBackError(
-            f"{text}\nEverything is as it was before (restore {self._journal.id})",
+            f"{text}\nThe data is exactly as it was before (restore {self._journal.id}){also}",
             hint=error.hint,
         ) from error
 
@@ -356,6 +368,13 @@ class Engine:
                 progress=self._progress,
                 after_cut=take_over,
             ) as report:
+                unread = [f"{n}: {text}" for n, c in report.sources.items() for text in c.unread]
+                if unread:
+                    raise SourceError(
+                        f"some of it could not be read: {'; '.join(unread[:5])}",
+                        hint="what is not saved must not be replaced; make it readable, or let its "
+                        "writers rest, and restore again",
+                    )
                 for one in taken:
                     one.work.safety_ns = report.time_ns
                     self._journal.finish(
@@ -488,9 +507,21 @@ class Engine:
             if not journal.step(f"back:{one.name}"):
                 with self._step(f"back:{one.name}", "the data from before"):
                     one.restorer.switch_back(one.work)
-        self._start("back-start")
+        self._start_again()
         self._end(BACK)
         return self._outcome()
+
+    def _start_again(self) -> None:
+        """The data is back: a service that does not start on it is told, and holds nothing up."""
+        try:
+            self._start("back-start")
+        except ServiceError as error:
+            self._say("failed", str(error))
+            self._problems.append(str(error))
+            missed = set(self._journal.begun) - set(self._journal.done)
+            for step in sorted(step for step in missed if step.startswith("back-start:")):
+                self._journal.finish(step, problem=str(error))
+            self._start_again()
 
     def _end(self, decision: str) -> None:
         committed = decision == COMMIT
@@ -519,6 +550,7 @@ class Engine:
             steps=steps,
             reason=journal.reason,
             warnings=self._warnings,
+            problems=self._problems,
             sources=list(self._ones),
         )
 
