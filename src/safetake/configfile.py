@@ -132,7 +132,7 @@ def _section(loc: list[Any], tag: str) -> type[BaseModel]:
     if loc[0] == "sources":
         return SqlCheck if "checks" in loc[2:-1] else TYPES[tag]
     if loc[0] == "services":
-        inner = {"health": HealthConfig, "switch": SwitchConfig}
+        inner: dict[str, type[BaseModel]] = {"health": HealthConfig, "switch": SwitchConfig}
         return inner.get(str(loc[2]), ServiceConfig) if len(loc) > 3 else ServiceConfig
     return _SECTIONS[str(loc[0])]
 
