@@ -229,6 +229,28 @@ def test_the_old_copy_is_the_committed_state_with_its_log(
 
 
 @pytest.mark.parametrize("mode", ["wal", "delete"])
+def test_an_interrupt_in_the_middle_leaves_the_old_content(
+    tmp_path: Path, repository: MemoryRepository, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetake.sources.sqlite import lockout
+
+    monkeypatch.setattr(lockout, "_STEP_PAGES", 5)
+    steps = prepared(tmp_path, repository, mode)
+    well(steps.stage("online"))
+
+    def progress(what: str, done: int, total: int) -> None:
+        if done > total // 2:
+            raise KeyboardInterrupt
+
+    steps.work.progress = progress
+    with pytest.raises(KeyboardInterrupt), steps.saved():
+        steps.restorer.switch(steps.work)
+    assert not steps.restorer.touched(steps.work)
+    steps.restorer.switch_back(steps.work)
+    assert is_old(content(tmp_path / "projects.db"))
+
+
+@pytest.mark.parametrize("mode", ["wal", "delete"])
 @pytest.mark.parametrize("room", ["none", "for the old copy"])
 def test_a_full_disk_leaves_everything_as_it_was(
     tmp_path: Path, repository: MemoryRepository, mode: str, room: str

@@ -15,11 +15,14 @@ from pathlib import Path
 import apsw
 
 from safetake.errors import BarrierTimeoutError, RestoreError
+from safetake.model import Progress
 from safetake.sources.sqlite import live, rawfile
 from safetake.sources.sqlite.header import read_header
 
 _POLL_SECONDS = 0.0002
 """As in `live`: a busy writer leaves the lock free for some microseconds at a time."""
+_STEP_PAGES = 4096
+"""Copied between two looks at signals."""
 _WAIT_S = 30.0
 """Readers of a rollback-mode database have to end, and crowds of writers to be outrun."""
 
@@ -75,14 +78,19 @@ class Lockout:
                         hint="look for a long transaction; nothing was changed, try again",
                     ) from error
 
-    def replace(self) -> None:
-        """Copy the source in and commit, durably; the lock is given up. Raises RestoreError."""
+    def replace(self, progress: Progress = lambda what, done, total: None) -> None:
+        """Copy the source in and commit, durably; the lock is given up. Raises RestoreError.
+
+        The steps are one transaction: what interrupts between two of them leaves the old content.
+        """
         if self._backup is None:
             raise ValueError("the lock was given up")
+        backup, done = self._backup, False
         try:
-            self._backup.step(-1)
-            done = self._backup.done
-            self._backup.finish()
+            while not done:
+                done = backup.step(_STEP_PAGES)
+                progress(self.path.name, backup.page_count - backup.remaining, backup.page_count)
+            backup.finish()
         except apsw.Error as error:
             raise RestoreError(
                 f"{self.path} could not be written: {error}",
@@ -90,8 +98,6 @@ class Lockout:
             ) from error
         finally:
             self.close()
-        if not done:
-            raise RestoreError(f"{self.path} was not written to its end; nothing was changed")
 
     def close(self) -> None:
         """Give the lock up; what was not committed is undone. Idempotent, never raises."""

@@ -71,7 +71,7 @@ class Online:
         lock = self._locked(work)
         try:
             OldCopy(self._path, work.work / _OLD).settle(lock.raw, self._timeout)
-            lock.replace()
+            lock.replace(work.progress)
         finally:
             self.let_go()
         fold_log(self._path)
@@ -94,7 +94,7 @@ class Online:
         if not read_header(self._path).wal:
             strip_wal(old)
         lock = Lockout(self._path, old, self._timeout)
-        lock.replace()
+        lock.replace(work.progress)
         fold_log(self._path)
 
     def confirm(self, work: RestoreWork) -> list[Check]:
