@@ -338,3 +338,36 @@ def test_a_cluster_node_is_refused(tmp_path: Path) -> None:
             restorer, work = open_plan(make_plan(captured, repository, tmp_path, server))
             with pytest.raises(RefusedError, match="cluster"):
                 restorer.outline(work.entry, "", {}, repository, captured.node)
+
+
+@pytest.mark.parametrize("mode", ["online", "offline"])
+@pytest.mark.parametrize("version", ["redis-6.2", ONE])
+def test_a_snapshot_in_append_only_form(version: str, mode: str, tmp_path: Path) -> None:
+    options = [*redis_source.debug_options(version), "--appendonly", "yes"]
+    with MemoryRepository() as repository, running(version, tmp_path / "live", *options) as server:
+        fill(server)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("safetake.sources.redis.cutfile.fitting", lambda *_: [])
+            captured = redis_source.capture(
+                redis_source.config(server.url),
+                repository,
+                tmp_path,
+                prepared=lambda: server.client().set("in the tail", 1),
+            )
+        assert captured.facts["form"] == "aof"
+        exact = redis_source.debug_digest(server)
+        spoil(server)
+        plan = make_plan(captured, repository, tmp_path, server, mode)
+        restorer, work = open_plan(plan)
+        good(restorer.check_staged(work))
+        outline = restorer.outline(work.entry, mode, {}, repository, captured.node)
+        assert outline.losses[0].unknown
+        if mode == "offline":
+            server.client().shutdown(nosave=True)
+            server.process.wait()
+        switch(plan)
+        if mode == "online":
+            assert redis_source.debug_digest(server) == exact
+            server.kill()
+        found = redis_source.digest_after_restore(version, server.folder, "--appendonly", "yes")
+        assert found == exact
