@@ -255,6 +255,8 @@ def test_given_an_id_used_again_then_the_new_row_and_its_children_stay(drama: Gr
     assert len(reasons) == 3
     assert all("perhaps another row now" in reason for reason in reasons.values())
     report = drama.rows(apply=True, changed=True)
+    assert drama.left_out(report)["projects id = 20"].startswith("perhaps another row now")
+    assert len(drama.left_out(report)) == 4
     assert drama.sql("SELECT name FROM projects WHERE id = 20") == [("another",)]
     report = drama.rows(apply=True, changed=True, recycled=True)
     assert report.result is not None

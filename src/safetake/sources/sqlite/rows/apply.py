@@ -162,8 +162,17 @@ def _copy_changed(connection: apsw.Connection, plan: TablePlan, rows: Rows, recy
         connection,
         f"INSERT INTO {rows.upd} ({names}) SELECT {', '.join((*before, *after))}"
         f" FROM {plan.diff} AS d CROSS JOIN {plan.live.place} AS l ON {plan.live_is('l')}"
-        f" WHERE d.kind = 'c' {'' if recycled else 'AND d.recycled = 0'} ORDER BY {order}",
+        f" WHERE d.kind = 'c' ORDER BY {order}",
     )
+    if not recycled and plan.live.kind == ROWID:
+        key = rows.column(plan.live.key[0])
+        skip(
+            connection,
+            rows,
+            "upd",
+            "'perhaps another row now, under an id that was used again'",
+            f"{rows.upd} AS u JOIN {plan.diff} AS d ON d.k0 = u.a{key} WHERE d.recycled",
+        )
 
 
 def _wrong_parents(

@@ -96,7 +96,10 @@ def skip_wrong_parents(
         where.append(f"u.a{place} IS NOT u.b{place}")
     if restored is not None:
         own = restored.column(parent.live.key[0])
-        where.append(f"NOT EXISTS (SELECT 1 FROM {restored.upd} AS w WHERE w.a{own} = {id_})")
+        where.append(
+            f"NOT EXISTS (SELECT 1 FROM {restored.upd} AS w WHERE w.a{own} = {id_}"
+            f" AND {kept(restored, 'upd', 'w')})"
+        )
     table = child.ins if kind == "ins" else child.upd
     skip(
         connection,
