@@ -19,7 +19,7 @@ from safetake.cli.backup import refuse_half_restored
 from safetake.config import Config
 from safetake.errors import RefusedError, SafetakeError, UsageError
 from safetake.model import Check, RestoreWork
-from safetake.recovery.engine import Engine, Outcome, RolledBackError
+from safetake.recovery.engine import Engine
 from safetake.recovery.inplace import (
     Telling,
     restore_in_place,
@@ -29,6 +29,7 @@ from safetake.recovery.inplace import (
     undoable,
 )
 from safetake.recovery.journal import journals
+from safetake.recovery.outcome import Outcome, RolledBackError
 from safetake.recovery.plan import PlannedRestore, Wishes
 from safetake.snapshots import find_snapshot, list_snapshots
 from safetake.sources.files.restore import FilesRestorer

@@ -15,8 +15,8 @@ from safetake.wording import duration, size
 if TYPE_CHECKING:
     from safetake.cli.common import Settings
     from safetake.config import Config
-    from safetake.recovery.engine import Outcome
     from safetake.recovery.inplace import Agree, Telling
+    from safetake.recovery.outcome import Outcome
     from safetake.recovery.plan import PlannedRestore, Wishes
     from safetake.repository import Repository
     from safetake.snapshots import SnapshotInfo

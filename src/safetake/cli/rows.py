@@ -164,7 +164,8 @@ def _rows(settings: Settings, snapshot: str, source: str, wish: Wish, yes: bool)
             "local_bytes": report.local_bytes,
         }
     seconds = time.perf_counter() - started
-    code = 3 if report.result is not None and report.result.skipped else 0
+    left_out = report.result is not None and report.result.skipped
+    code = 3 if wish.apply and (left_out or report.unable) else 0
     if settings.json:
         document = _document(report)
         output.document(

@@ -11,19 +11,13 @@ by `back`. The restorers look at what is there, so that a step may be done twice
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-import secrets
-import shutil
-import socket
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetake.backup import snapshot_taken
-from safetake.clock import go_time, now_ns
 from safetake.errors import (
     DamagedError,
     RefusedError,
@@ -33,15 +27,15 @@ from safetake.errors import (
     SourceError,
 )
 from safetake.model import Check, Progress, Restorer, RestoreWork, Session, Source
-from safetake.recovery.journal import BACK, COMMIT, Journal, create
+from safetake.recovery import workfolder
+from safetake.recovery.journal import BACK, COMMIT, Journal
+from safetake.recovery.outcome import Outcome, RolledBackError
 from safetake.recovery.raw import RawSource
 from safetake.restore.beside import restore_to
 from safetake.snapshots import SAFETY_TAG
-from safetake.state import write_json
 
 if TYPE_CHECKING:
     from safetake.config import Config
-    from safetake.recovery.plan import PlannedRestore
     from safetake.repository import Repository
     from safetake.services.base import Service
     from safetake.snapshots import SnapshotInfo
@@ -49,49 +43,6 @@ if TYPE_CHECKING:
 Say = Callable[[str, str], None]
 """(step, what is happening): for people."""
 OpenRepository = Callable[[], "tuple[Repository, SnapshotInfo]"]
-_MARK = "restore.json"
-"""In a work folder: whose it is."""
-
-
-class RolledBackError(SafetakeError):
-    """The restore failed, and everything is as it was before."""
-
-
-@dataclass(slots=True)
-class Outcome:
-    """How a restore in place ended."""
-
-    id: str
-    snapshot: str
-    ended: str
-    """`committed` or `rolled back`."""
-    safety: dict[str, str]
-    """By source: the snapshot that holds what was there before."""
-    seconds: float
-    downtime: float
-    """Seconds from the first service's stop to the end of the health gate; 0: none was stopped."""
-    steps: list[tuple[str, float]] = field(default_factory=list)
-    reason: str = ""
-    warnings: list[str] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    """Services that did not start again on the data from before."""
-    sources: list[str] = field(default_factory=list)
-
-    def as_dict(self) -> dict[str, Any]:
-        """The JSON of `restore --in-place`."""
-        return {
-            "restore": self.id,
-            "snapshot": self.snapshot,
-            "ended": self.ended,
-            "sources": self.sources,
-            "safety": self.safety,
-            "seconds": round(self.seconds, 3),
-            "downtime_seconds": round(self.downtime, 3),
-            "steps": [{"step": name, "seconds": round(spent, 3)} for name, spent in self.steps],
-            "reason": self.reason,
-            "warnings": self.warnings,
-            "problems": self.problems,
-        }
 
 
 @dataclass(slots=True)
@@ -101,56 +52,6 @@ class _One:
     work: RestoreWork
     saved: str
     """`capture`, `raw` or `nothing`: what the safety snapshot takes of it."""
-
-
-def begin(restores: Path, plan: PlannedRestore, config: Config) -> Journal:
-    """Write the intent of a restore durably. Raises RestoreError, RefusedError."""
-    name = secrets.token_hex(8)
-    sources = {}
-    for source in plan.sources.values():
-        place = source.restorer.place() or restores / name
-        saved = "nothing" if source.outline.absent else "raw" if source.outline.damaged else ""
-        sources[source.name] = {
-            "type": source.config.type,
-            "mode": source.outline.mode,
-            "work": str(place / f".safetake-restore-{source.name}"),
-            "options": source.options,
-            "saved": saved or "capture",
-            "entry": source.entry,
-        }
-    for one in sources.values():
-        _free(Path(str(one["work"])))
-    return create(
-        restores,
-        name,
-        {
-            "format": 1,
-            "time": go_time(now_ns()),
-            "host": socket.gethostname(),
-            "snapshot": plan.snapshot.id,
-            "bytes": sum(int(s.entry.get("bytes", 0)) for s in plan.sources.values()),
-            "sources": sources,
-            "stop": plan.stop,
-            "switch": [list(pair) for pair in plan.switch],
-            "gate": plan.gate,
-            "undo_of": plan.undo_of,
-        },
-    )
-
-
-def _free(work: Path) -> None:
-    """Refuse when another restore, perhaps of another state folder, is open on the same store."""
-    if not os.path.lexists(work):
-        return
-    said = ""
-    with contextlib.suppress(OSError, ValueError):
-        said = str(json.loads((work / _MARK).read_text(encoding="utf-8"))["journal"])
-    raise RefusedError(
-        f"{work} is there: a restore of this store was begun and not ended",
-        hint=f"its journal is {said}: `safetake restore --resume` or `--rollback` there"
-        if said
-        else "end it with `safetake restore --resume` or `--rollback`",
-    )
 
 
 class Engine:
@@ -286,8 +187,8 @@ class Engine:
             return
         opened, snapshot = repository()
         with self._step(step, "beside the live data") as facts:
-            self._make(one.work.work)
-            _remove(one.work.work / "new")
+            workfolder.make(one.work.work, self._journal)
+            workfolder.remove(one.work.work / "new")
             (one.work.work / "new").mkdir(mode=0o700)
             report = restore_to(
                 opened, snapshot, [one.name], one.work.work / "new", progress=self._progress
@@ -295,35 +196,6 @@ class Engine:
             facts["problems"] = report.problems[:20]
             facts["bytes"] = report.sources[one.name]["bytes"]
         self._warnings += report.problems
-
-    def _make(self, work: Path) -> None:
-        told = {"restore": self._journal.id, "journal": str(self._journal.folder)}
-        try:
-            work.parent.mkdir(parents=True, exist_ok=True)
-            if self._mine(work):
-                return
-            _free(work)
-            work.mkdir(mode=0o700)
-            write_json(work / _MARK, told)
-        except OSError as error:
-            raise RestoreError(
-                f"cannot write {work}: {error.strerror}",
-                hint="safetake needs to write on the file system of the live store",
-            ) from error
-
-    def _mine(self, work: Path) -> bool:
-        """Whether the folder is this restore's; one that was made and not yet marked is, too."""
-        try:
-            names = os.listdir(work)  # noqa: PTH208
-        except FileNotFoundError:
-            return False
-        if _MARK not in names:
-            begun = any(f"stage:{one.name}" in self._journal.begun for one in self._ones.values())
-            if begun and all(name.startswith(f".{_MARK}.") for name in names):
-                _remove(work)
-            return False
-        text = (work / _MARK).read_text(encoding="utf-8")
-        return bool(json.loads(text)["restore"] == self._journal.id)
 
     def _check_staged(self, one: _One) -> None:
         step = f"check:{one.name}"
@@ -527,8 +399,8 @@ class Engine:
         committed = decision == COMMIT
         for one in self._ones.values():
             one.restorer.finish(one.work, committed=committed)
-            if self._mine(one.work.work):
-                _clear(one.work.work)
+            if workfolder.mine(one.work.work, self._journal):
+                workfolder.clear(one.work.work)
         self._journal.end("committed" if committed else "rolled back")
 
     def _outcome(self) -> Outcome:
@@ -581,28 +453,6 @@ def _all_well(name: str, checks: list[Check]) -> None:
         )
     if not checks:
         raise DamagedError(f"{name}: no question was asked of it")
-
-
-def _clear(work: Path) -> None:
-    """Remove a work folder, the mark that says whose it is after everything else."""
-    for name in sorted(os.listdir(work), key=_MARK.__eq__):  # noqa: PTH208
-        _remove(work / name)
-    _remove(work)
-
-
-def _remove(folder: Path) -> None:
-    try:
-        if not folder.is_dir() or folder.is_symlink():
-            folder.unlink()
-            return
-        shutil.rmtree(folder)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise RestoreError(
-            f"cannot remove {error.filename or folder}: {error.strerror}",
-            hint="remove it, then `safetake restore --resume` or `--rollback`",
-        ) from error
 
 
 def _to_run(state: dict[str, Any]) -> dict[str, Any]:

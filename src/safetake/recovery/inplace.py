@@ -5,14 +5,19 @@ At most one restore is open in a state folder. The lock is held while a process 
 
 from __future__ import annotations
 
+import secrets
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from safetake.clock import go_time, now_ns
 from safetake.errors import RefusedError, UsageError
-from safetake.recovery.engine import Engine, Outcome, Say, begin
-from safetake.recovery.journal import Journal, journals, open_restore, working
+from safetake.recovery import workfolder
+from safetake.recovery.engine import Engine, Say
+from safetake.recovery.journal import Journal, create, journals, open_restore, working
+from safetake.recovery.outcome import Outcome
 from safetake.recovery.plan import PlannedRestore, Wishes, plan_restore
 from safetake.state import state_folder
 
@@ -62,9 +67,44 @@ def restore_in_place(
         plan.undo_of = undo_of
         if not agree(plan):
             return plan, None
-        journal = begin(restores, plan, config)
+        journal = _begin(restores, plan)
         engine = Engine(config, journal, say=telling.say, progress=telling.progress)
         return plan, engine.forward(lambda: (repository, snapshot))
+
+
+def _begin(restores: Path, plan: PlannedRestore) -> Journal:
+    """Write the intent of a restore durably. Raises RestoreError, RefusedError."""
+    name = secrets.token_hex(8)
+    sources = {}
+    for source in plan.sources.values():
+        place = source.restorer.place() or restores / name
+        saved = "nothing" if source.outline.absent else "raw" if source.outline.damaged else ""
+        sources[source.name] = {
+            "type": source.config.type,
+            "mode": source.outline.mode,
+            "work": str(place / f".safetake-restore-{source.name}"),
+            "options": source.options,
+            "saved": saved or "capture",
+            "entry": source.entry,
+        }
+    for one in sources.values():
+        workfolder.free(Path(str(one["work"])))
+    return create(
+        restores,
+        name,
+        {
+            "format": 1,
+            "time": go_time(now_ns()),
+            "host": socket.gethostname(),
+            "snapshot": plan.snapshot.id,
+            "bytes": sum(int(s.entry.get("bytes", 0)) for s in plan.sources.values()),
+            "sources": sources,
+            "stop": plan.stop,
+            "switch": [list(pair) for pair in plan.switch],
+            "gate": plan.gate,
+            "undo_of": plan.undo_of,
+        },
+    )
 
 
 def _none_open(restores: Path) -> None:

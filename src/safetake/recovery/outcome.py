@@ -1,0 +1,49 @@
+"""How a restore in place ended, for people and as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from safetake.errors import SafetakeError
+
+
+class RolledBackError(SafetakeError):
+    """The restore failed, and everything is as it was before."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How a restore in place ended."""
+
+    id: str
+    snapshot: str
+    ended: str
+    """`committed` or `rolled back`."""
+    safety: dict[str, str]
+    """By source: the snapshot that holds what was there before."""
+    seconds: float
+    downtime: float
+    """Seconds from the first service's stop to the end of the health gate; 0: none was stopped."""
+    steps: list[tuple[str, float]] = field(default_factory=list)
+    reason: str = ""
+    warnings: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    """Services that did not start again on the data from before."""
+    sources: list[str] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The JSON of `restore --in-place`."""
+        return {
+            "restore": self.id,
+            "snapshot": self.snapshot,
+            "ended": self.ended,
+            "sources": self.sources,
+            "safety": self.safety,
+            "seconds": round(self.seconds, 3),
+            "downtime_seconds": round(self.downtime, 3),
+            "steps": [{"step": name, "seconds": round(spent, 3)} for name, spent in self.steps],
+            "reason": self.reason,
+            "warnings": self.warnings,
+            "problems": self.problems,
+        }
