@@ -220,7 +220,7 @@ def spoil(live: Live, name: str) -> dict[str, Record]:
     return live.all(name)
 
 
-@pytest.mark.parametrize("name", ["euclid", "cosine"])
+@pytest.mark.parametrize("name", [pytest.param("euclid", marks=pytest.mark.slow), "cosine"])
 def test_deleted_and_changed_records_under_writers_elsewhere(
     live: Live, tmp_path: Path, name: str
 ) -> None:

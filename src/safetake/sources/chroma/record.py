@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from typing import Any
 
 CLOSE_ULPS = 4
@@ -79,3 +80,20 @@ def same(one: Record | None, other: Record | None, space: str) -> bool:
     if one is None or other is None:
         return one is other
     return one.words() == other.words() and same_vector(one.vector, other.vector, space)
+
+
+def has_strays(found: Record, keys: Collection[str]) -> bool:
+    """Whether a record that was written with these keys has lists of another one besides.
+
+    Chroma 1.5.9 leaves the rows of `embedding_metadata_array` behind when it deletes a collection,
+    and SQLite gives their numbers to the next records, which then have those lists as their own.
+    """
+    more = found.metadata.keys() - set(keys)
+    return bool(more) and all(isinstance(found.metadata[key], list) for key in more)
+
+
+def without_strays(found: Record, keys: Collection[str]) -> Record:
+    """The record as it was written."""
+    if not has_strays(found, keys):
+        return found
+    return replace(found, metadata={k: v for k, v in found.metadata.items() if k in keys})

@@ -16,10 +16,10 @@ from typing import Any
 from safetake.errors import RestoreError
 from safetake.model import Progress
 from safetake.sources.chroma import undo as undo_file
-from safetake.sources.chroma.record import Record, distance_ulps, same
+from safetake.sources.chroma.record import distance_ulps, same
 from safetake.sources.chroma.recordplan import EXAMPLES, CollectionPlan, RecordsPlan, plan
 from safetake.sources.chroma.rest_write import batch_of, loses_words
-from safetake.sources.chroma.undo import ADD, DELETE, UPDATE, UndoFile
+from safetake.sources.chroma.undo import ADD, DELETE, UPDATE, Batch, UndoFile
 
 __all__ = ["RecordsPlan", "RecordsReport", "apply", "plan"]
 
@@ -67,10 +67,24 @@ def apply(
         undo_path.unlink(missing_ok=True)  # cut off before its first line
         file.write_begin(plan.facts)
     report = RecordsReport()
+    for batch in file.batches[-1:]:
+        _finish(plan, batch)
     for one in plan.collections:
         _Applying(plan, one, file, report, progress).run()
     file.write_done(report.as_dict())
     return report
+
+
+def _finish(plan: RecordsPlan, batch: Batch) -> None:
+    """The last batch before we were cut off was perhaps written, and not yet read back."""
+    known = batch.collection
+    for one in plan.collections:
+        stored = one.stored
+        place = (stored.tenant, stored.database, stored.name)
+        if one.live is not None and place == tuple(
+            known[key] for key in ("tenant", "database", "name")
+        ):
+            plan.server.read_back(one.live, list(stored.records(batch.ids).values()))
 
 
 class _Applying:
@@ -164,14 +178,7 @@ class _Applying:
         server.update(
             self._live, [(old[one], record) for one, record in todo.items() if one in old]
         )
-        after = server.read(self._live, list(todo))
-        if stray := [
-            (after[one], record)
-            for one, record in todo.items()
-            if _has_strays(after.get(one), record)
-        ]:
-            server.update(self._live, stray)
-            after |= server.read(self._live, [record.id for _, record in stray])
+        after = server.read_back(self._live, list(todo.values()))
         for one, record in todo.items():
             found = after.get(one)
             if found is None or not same(record, found, space):
@@ -189,15 +196,3 @@ class _Applying:
         self._server.delete(self._live, list(now))
         self._report.deleted += len(now)
         self._report.different += list(self._server.read(self._live, list(now)))
-
-
-def _has_strays(found: Record | None, record: Record) -> bool:
-    """Whether a record was given lists of another one that is gone.
-
-    Chroma 1.5.9 leaves the rows of `embedding_metadata_array` behind when it deletes a collection,
-    and SQLite gives their numbers to the next records, which then have those lists as their own.
-    """
-    if found is None:
-        return False
-    more = found.metadata.keys() - record.metadata.keys()
-    return bool(more) and all(isinstance(found.metadata[key], list) for key in more)

@@ -13,7 +13,7 @@ from typing import Any
 
 from safetake.config import ChromaConfig
 from safetake.errors import ConfigError, RestoreError, SourceError
-from safetake.sources.chroma.record import Record
+from safetake.sources.chroma.record import Record, has_strays
 from safetake.sources.chroma.rest import Server, quoted
 
 _INCLUDE = ["documents", "embeddings", "metadatas", "uris"]
@@ -110,6 +110,19 @@ class WritableServer(Server):
                 zip(got["ids"], *columns, strict=True)
             )
         }
+
+    def read_back(self, collection: dict[str, Any], records: Sequence[Record]) -> dict[str, Record]:
+        """What there is of records that were just written; lists of others are taken off them."""
+        found = self.read(collection, [record.id for record in records])
+        stray = [
+            (found[record.id], record)
+            for record in records
+            if record.id in found and has_strays(found[record.id], record.metadata.keys())
+        ]
+        if stray:
+            self.update(collection, stray)
+            found |= self.read(collection, [record.id for _, record in stray])
+        return found
 
     def add(self, collection: dict[str, Any], records: Sequence[Record]) -> None:
         """Add records; ids that are there stay as they are (Chroma's own rule)."""

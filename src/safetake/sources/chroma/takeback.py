@@ -15,7 +15,7 @@ from safetake.config import ChromaConfig
 from safetake.errors import RestoreError
 from safetake.model import Progress
 from safetake.sources.chroma import undo as undo_file
-from safetake.sources.chroma.record import Record, same
+from safetake.sources.chroma.record import Record, same, without_strays
 from safetake.sources.chroma.rest_write import WritableServer, server_of
 from safetake.sources.chroma.undo import Batch
 
@@ -91,6 +91,11 @@ def _batch(server: WritableServer, batch: Batch, result: TakenBack) -> None:
         old, live, new = batch.old.get(one), now.get(one), batch.new.get(one)
         if same(old, live, space):
             continue
+        if old is not None and live is not None:
+            bare = without_strays(live, old.metadata.keys())
+            if same(old, bare, space):  # put back by an undo that was cut off
+                back.append(old)
+                continue
         between = live is None and one in batch.again
         if not between and not (new is not None and new.is_now(live, space)):
             result.kept.append(f"{known['name']}: {one}")
@@ -102,7 +107,7 @@ def _batch(server: WritableServer, batch: Batch, result: TakenBack) -> None:
     exact = _as_sent(back, space)
     server.add(collection, [record for record in exact if record.id not in now])
     server.update(collection, [(now[record.id], record) for record in exact if record.id in now])
-    after = server.read(collection, [*remove, *(record.id for record in back)])
+    after = server.read(collection, remove) | server.read_back(collection, exact)
     result.different += [f"{known['name']}: {one}" for one in remove if one in after]
     for record in back:
         if not same(record, after.get(record.id), space):

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from safetake.errors import RestoreError
-from safetake.sources.chroma.record import Record, from_dict, same_vector
+from safetake.sources.chroma.record import Record, from_dict, same_vector, without_strays
 from safetake.swap import sync_folder
 
 SUFFIX = ".jsonl"
@@ -35,13 +35,14 @@ class Becoming:
     """What a record was about to become, as far as it is needed to know it again."""
 
     words: str
+    keys: frozenset[str]
     vector: bytes
 
     def is_now(self, record: Record | None, space: str) -> bool:
         """Whether a live record is what was written."""
         return (
             record is not None
-            and record.words_digest() == self.words
+            and without_strays(record, self.keys).words_digest() == self.words
             and same_vector(record.vector, self.vector, space)
         )
 
@@ -106,7 +107,11 @@ class UndoFile:
             "again": list(again),
             "old": [record.as_dict() for record in old.values()],
             "new": {
-                one: [record.words_digest(), base64.b64encode(record.vector).decode()]
+                one: [
+                    record.words_digest(),
+                    sorted(record.metadata),
+                    base64.b64encode(record.vector).decode(),
+                ]
                 for one, record in new.items()
             },
         }
@@ -189,8 +194,8 @@ def _take(found: UndoFile, line: dict[str, Any]) -> None:
                 known["ids"],
                 {each["id"]: from_dict(each) for each in known["old"]},
                 {
-                    one: Becoming(words, base64.b64decode(vector, validate=True))
-                    for one, (words, vector) in known["new"].items()
+                    one: Becoming(words, frozenset(keys), base64.b64decode(vector, validate=True))
+                    for one, (words, keys, vector) in known["new"].items()
                 },
                 frozenset(known["again"]),
             )
