@@ -440,8 +440,10 @@ def test_given_tables_that_do_not_fit_then_the_reason_is_told(ground: Ground) ->
     assert "key is another" in report.not_compared["other"]
     assert "not in the snapshot" in report.not_compared["young"]
     assert "virtual" in report.not_compared["box"]
+    assert set(report.unable) == {"dropped", "other"}
     with pytest.raises(UsageError, match="virtual"):
         ground.rows(tables=("box",))
+    assert ground.rows(tables=("fits",)).unable == {}
 
 
 def test_given_no_key_then_equal_rows_are_counted(ground: Ground) -> None:

@@ -53,6 +53,8 @@ class Report:
     keys: dict[str, list[str]] = field(default_factory=dict)
     notes: dict[str, list[str]] = field(default_factory=dict)
     not_compared: dict[str, str] = field(default_factory=dict)
+    unable: dict[str, str] = field(default_factory=dict)
+    """Of those not compared: tables of the snapshot whose rows may be missing."""
     columns: dict[str, list[str]] = field(default_factory=dict)
     rows: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
     result: Result | None = None
@@ -94,8 +96,11 @@ def look_and_apply(
         explained(place.path),
         paired(place.path, place.busy_timeout, place.reader, place.node, write=wish.apply) as pair,
     ):
-        plans, report.not_compared = plan_tables(pair.connection)
+        plans, report.unable, needless = plan_tables(pair.connection)
+        report.not_compared = report.unable | needless
         chosen = wish.selection.choose(plans, report.not_compared)
+        if wish.selection.tables:
+            report.unable, report.not_compared = {}, {}
         if not wish.apply:
             with _reading(pair.connection):
                 _compare(pair, chosen, place, wish, report)
@@ -191,7 +196,8 @@ def _compare(
             report.not_compared[plan.name] = str(error)
             continue
         except (apsw.SQLError, UnicodeDecodeError) as error:
-            report.not_compared[plan.name] = f"SQLite cannot compare it: {error}"
+            report.unable[plan.name] = f"SQLite cannot compare it: {error}"
+            report.not_compared[plan.name] = report.unable[plan.name]
             continue
         compared.append(plan)
         report.tables[plan.name] = counts

@@ -149,22 +149,30 @@ def _differs(a: str, first: Column, b: str, second: Column) -> str:
     return plain
 
 
-def plan_tables(connection: apsw.Connection) -> tuple[list[TablePlan], dict[str, str]]:
-    """(tables that can be compared, why the others can not). Raises apsw.Error."""
+def plan_tables(
+    connection: apsw.Connection,
+) -> tuple[list[TablePlan], dict[str, str], dict[str, str]]:
+    """(tables that can be compared, why others can not, why others need not be).
+
+    Those that need not be hold no row of the snapshot by themselves. Raises apsw.Error.
+    """
     old_kinds, live_kinds = table_kinds(connection, SNAPSHOT), table_kinds(connection, "main")
     spelt = {name.lower(): name for name in old_kinds}
     collations = {str(row[1]).upper() for row in connection.execute("PRAGMA collation_list")}
     plans: list[TablePlan] = []
     refused: dict[str, str] = {}
+    needless: dict[str, str] = {}
     for name, (kind, without) in sorted(live_kinds.items()):
         old_name = spelt.pop(name.lower(), None)
         if kind == "shadow":
             continue  # a part of its virtual table
         if kind == "virtual":
-            refused[name] = _virtual(connection, name)
+            reason = _virtual(connection, name)
+            follows = _follows(connection, name)
+            (needless if follows or old_name is None else refused)[name] = reason
             continue
         if old_name is None:
-            refused[name] = "it is not in the snapshot: all of its rows are newer"
+            needless[name] = "it is not in the snapshot: all of its rows are newer"
             continue
         if old_kinds[old_name][0] != "table":
             refused[name] = "it was a virtual table in the snapshot"
@@ -186,15 +194,20 @@ def plan_tables(connection: apsw.Connection) -> tuple[list[TablePlan], dict[str,
                 "it is not in the live database any more: make it again first, with the SQL that "
                 f"`safetake query` shows (SELECT sql FROM sqlite_schema WHERE name = '{old_name}')"
             )
-    return plans, refused
+    return plans, refused, needless
 
 
-def _virtual(connection: apsw.Connection, name: str) -> str:
+def _follows(connection: apsw.Connection, name: str) -> bool:
+    """Whether a virtual table is an FTS index over another table (`content=TABLE`)."""
     row = connection.execute(
         "SELECT sql FROM main.sqlite_schema WHERE type = 'table' AND name = ?", (name,)
     ).fetchone()
-    sql = " ".join(str(row[0]).split()) if row else ""
-    if "content=" in sql.replace(" ", "").lower() and "fts" in sql.lower():
+    sql = "".join(str(row[0]).lower().split()).replace('"', "'") if row else ""
+    return "usingfts" in sql and "content=" in sql and "content=''" not in sql
+
+
+def _virtual(connection: apsw.Connection, name: str) -> str:
+    if _follows(connection, name):
         return (
             "a full-text index over another table: it follows that table through its triggers,"
             f" or is made anew with INSERT INTO {quoted(name)}({quoted(name)}) VALUES ('rebuild')"
