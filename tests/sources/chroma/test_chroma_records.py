@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import tarfile
 import traceback
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -381,6 +382,24 @@ def test_an_export_of_a_server_comes_back_exactly(live: Live, tmp_path: Path) ->
     assert report.ulps == 0
     for space in SPACES:
         assert live.all(space) == live.before[space]
+
+
+def test_a_folder_of_an_older_chroma_comes_back_into_a_newer_server(
+    live: Live, tmp_path: Path
+) -> None:
+    with tarfile.open(Path(__file__).parent / "chroma-0.6.3.tar.gz") as packed:
+        packed.extractall(tmp_path / "old", filter="data")
+    (folder,) = (path.parent for path in (tmp_path / "old").rglob("chroma.sqlite3"))
+    taken = take(folder, tmp_path / "scratch")
+    config = ChromaConfig(type="chroma", url=f"http://{live.address}")
+    plan = records.plan(
+        "v", config, entry_of(taken.captured), taken.repository, taken.captured.node, [], []
+    )
+    report = records.apply(plan, tmp_path / "1.jsonl")
+    plan.close()
+    assert (sorted(report.created), report.added) == (["alpha", "beta"], 98)
+    assert (report.different, report.ulps) == ([], 0)
+    assert live.find("beta")["configuration_json"]["hnsw"]["space"] == "cosine"
 
 
 def test_the_wrong_server_and_none_are_refused(live: Live, tmp_path: Path) -> None:
