@@ -3,7 +3,9 @@
 The small case has 1M rows, of which 1 % were deleted and 1 % changed, scattered all over, and 1 %
 came since. The big one has 5 GB with as many rows damaged as an accident damages them: whole runs
 (the rows of an hour, of a project); scattered damage of 1 % touches most 256 KiB blobs of a
-database, and each that holds a missing row has to be read whole.
+database, and each that holds a missing row has to be read whole. Episodes of a project were written
+one after the other. Where they are not, a run of rows is scattered over the index of the projects,
+whose pages lie all over the file, and each changes a blob: then 7.5 % of the repository were read, instead of 2.2 %.
 """
 
 from __future__ import annotations
@@ -105,9 +107,9 @@ def _make(path: Path, rows: int, width: int) -> None:
         # half of it compresses, as text does
         connection.execute(
             "WITH RECURSIVE c(n) AS (SELECT ? UNION ALL SELECT n + 1 FROM c WHERE n < ?)"
-            " INSERT INTO episodes SELECT n, 1 + n % 1000, n % 40, hex(randomblob(?)),"
+            " INSERT INTO episodes SELECT n, 1 + (n - 1) * 1000 / ?, n % 40, hex(randomblob(?)),"
             " datetime(1700000000 + n, 'unixepoch') FROM c",
-            (first + 1, min(first + step, rows), width // 2),
+            (first + 1, min(first + step, rows), rows, width // 2),
         )
         connection.commit()
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -21,13 +21,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from safetake.config import Config, SqliteConfig
-    from safetake.sources.sqlite.rows.apply import Result
     from safetake.sources.sqlite.rows.job import Report, Wish
-    from safetake.sources.sqlite.rows.listing import Value
 
 LISTED = 100
-CELL = 60
-"""Characters of a value in a table for people."""
 
 
 @click.command(cls=Command)
@@ -119,7 +115,7 @@ def command(
 def _rows(settings: Settings, snapshot: str, source: str, wish: Wish, yes: bool) -> int:
     import time
 
-    from safetake.cli import output
+    from safetake.cli import output, rows_output
     from safetake.clock import go_time, now_ns
     from safetake.restore.beside import choose
     from safetake.snapshots import find_snapshot, read_manifest
@@ -145,7 +141,7 @@ def _rows(settings: Settings, snapshot: str, source: str, wish: Wish, yes: bool)
             if yes:
                 return True
             _ask_somebody(settings)
-            _print(report)
+            rows_output.print_report(report)
             shown = True
             output.line()
             return click.confirm("Bring rows back into the live database?", err=True)
@@ -167,7 +163,7 @@ def _rows(settings: Settings, snapshot: str, source: str, wish: Wish, yes: bool)
     left_out = report.result is not None and report.result.skipped
     code = 3 if wish.apply and (left_out or report.unable) else 0
     if settings.json:
-        document = _document(report)
+        document = rows_output.as_document(report)
         output.document(
             {
                 "snapshot": found.id,
@@ -181,17 +177,17 @@ def _rows(settings: Settings, snapshot: str, source: str, wish: Wish, yes: bool)
         )
         return code
     if settings.quiet and wish.apply:
-        _print_left_out(report.result)
+        rows_output.print_left_out(report.result)
         return code
     if not shown:
-        _print(report)
+        rows_output.print_report(report)
     if not wish.apply:
         return code
     output.line()
     if report.result is None:
         output.line("nothing was changed")
         return code
-    _print_result(report.result, wish.dry_run, "brought back", "put back")
+    rows_output.print_result(report.result, wish.dry_run, "brought back", "put back")
     if report.undo is not None:
         output.line(f"undo with: safetake rows --undo {report.undo.id}")
     return code
@@ -251,7 +247,7 @@ def _ask_somebody(settings: Settings) -> None:
 
 
 def _undo(settings: Settings, wanted: str, dry_run: bool, fire_triggers: bool, yes: bool) -> int:
-    from safetake.cli import output
+    from safetake.cli import output, rows_output
     from safetake.sources.sqlite.rows.job import read_undo, undo
 
     config = settings.load()
@@ -292,125 +288,7 @@ def _undo(settings: Settings, wanted: str, dry_run: bool, fire_triggers: bool, y
     if record["state"] == "prepared":
         output.note("note: it is not known whether these rows were ever committed")
     if settings.quiet:
-        _print_left_out(result)
+        rows_output.print_left_out(result)
         return code
-    _print_result(result, dry_run, "removed again", "put back as before")
+    rows_output.print_result(result, dry_run, "removed again", "put back as before")
     return code
-
-
-# ------------------------------------------------------------------------------------- printing
-
-
-def _document(report: Report) -> dict[str, Any]:
-    tables = {}
-    for name, counts in report.tables.items():
-        tables[name] = {
-            "missing": counts.missing,
-            "changed": counts.changed,
-            "recycled": counts.recycled,
-            "extra": counts.extra,
-            "parents": counts.parents,
-            "key": report.keys.get(name, []),
-            "notes": report.notes.get(name, []),
-        }
-        listed = report.rows.get(name)
-        if listed:
-            tables[name]["columns"] = report.columns[name]
-            tables[name]["rows"] = _jsonable(listed)
-    return {
-        "tables": tables,
-        "not_compared": report.not_compared,
-        "applied": report.result.as_dict() if report.result else None,
-        "undo": report.undo.id if report.undo else None,
-    }
-
-
-def _jsonable(value: Any) -> Any:
-    """Blobs as hexadecimal text; JSON has no infinity."""
-    import math
-
-    if isinstance(value, dict):
-        return {name: _jsonable(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [_jsonable(inner) for inner in value]
-    if isinstance(value, bytes):
-        return value.hex()
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _print(report: Report) -> None:
-    from safetake.cli import output
-
-    rows = []
-    for name, counts in report.tables.items():
-        changed = str(counts.changed)
-        if counts.recycled:
-            changed += f" ({counts.recycled} recycled?)"
-        missing = str(counts.missing)
-        if counts.parents:
-            missing += f" + {counts.parents} parents"
-        rows.append([name, missing, changed, str(counts.extra)])
-    if rows:
-        output.table(["table", "missing", "changed", "extra"], rows, right=[1, 2, 3])
-    for name, notes in report.notes.items():
-        for note in notes:
-            output.line(output.printable_lines(f"{name}: {note}"))
-    for name, reason in report.not_compared.items():
-        output.line(output.printable_lines(f"{name}: not compared: {reason}"))
-    for name, listed in report.rows.items():
-        for kind in ("missing", "extra"):
-            if listed.get(kind):
-                output.line()
-                output.line(f"{kind} in {output.printable_lines(name)}")
-                output.table(report.columns[name], [list(map(_cell, row)) for row in listed[kind]])
-        if listed.get("changed"):
-            output.line()
-            output.line(f"changed in {output.printable_lines(name)}")
-            lines = []
-            for row in listed["changed"]:
-                key = ", ".join(_cell(value) for value in row["key"].values())
-                for column, (before, now) in row["columns"].items():
-                    mark = "recycled?" if row["recycled"] else ""
-                    lines.append([key, column, _cell(before), _cell(now), mark])
-            output.table(["key", "column", "in the snapshot", "now", ""], lines)
-
-
-def _cell(value: Value) -> str:
-    from safetake.cli import output
-
-    if value is None:
-        return "NULL"
-    text = value.hex() if isinstance(value, bytes) else str(value)
-    return output.cut(text[: CELL * 2], CELL)
-
-
-def _print_result(result: Result, dry_run: bool, inserted: str, updated: str) -> None:
-    from safetake.cli import output
-
-    would = "would be " if dry_run else ""
-    names = dict.fromkeys((*result.inserted, *result.updated))
-    for name in names:
-        parts = []
-        if result.inserted.get(name):
-            parts.append(f"{result.inserted[name]} rows {would}{inserted}")
-        if result.updated.get(name):
-            parts.append(f"{result.updated[name]} {would}{updated}")
-        output.line(output.printable_lines(f"{name}: {', '.join(parts)}"))
-    if not names:
-        output.line("no row was written" if not dry_run else "no row would be written")
-    for name, triggers in result.silent.items():
-        output.line(output.printable_lines(f"{name}: not fired: {', '.join(triggers)}"))
-    _print_left_out(result)
-
-
-def _print_left_out(result: Result | None) -> None:
-    from safetake.cli import output
-
-    if result is None:
-        return
-    for row in result.reasons:
-        output.note(
-            output.printable_lines(f"left out: {row['table']} ({row['key']}): {row['reason']}")
-        )
-    if result.skipped > len(result.reasons):
-        output.note(f"left out: {result.skipped - len(result.reasons)} more")

@@ -1,7 +1,7 @@
 """Bringing rows back: prepared without a lock, written in one short transaction.
 
-1. `prepare`, in the read transaction of the comparison: the rows to insert, and the changed rows as
-   they are and as they shall be, go into the undo folder, which is then durable.
+1. `prepare.prepare`, in the read transaction of the comparison: the rows to insert, and the changed
+   rows as they are and as they shall be, go into the undo folder, which is then durable.
 2. `apply`: BEGIN IMMEDIATE; every row is looked at once more, so that what was written since the
    comparison stays; parents first; what a constraint or a missing parent forbids is left out and
    named. Before the commit it is durable what was left out.
@@ -13,23 +13,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import apsw
 
 from safetake.errors import RefusedError
-from safetake.sources.sqlite.facts import quoted
 from safetake.sources.sqlite.rows import references
 from safetake.sources.sqlite.rows.connect import Pair
-from safetake.sources.sqlite.rows.diff import highest_unchanged
-from safetake.sources.sqlite.rows.keys import ForeignKey, groups
-from safetake.sources.sqlite.rows.plan import TablePlan
-from safetake.sources.sqlite.rows.schema import NONE, ROWID, Table
+from safetake.sources.sqlite.rows.keys import groups
+from safetake.sources.sqlite.rows.prepare import Schema
+from safetake.sources.sqlite.rows.schema import NONE
 from safetake.sources.sqlite.rows.sql import number, run
 from safetake.sources.sqlite.rows.triggers import Firing, firing, set_enabled
 from safetake.sources.sqlite.rows.undo import Rows, UndoFolder
-from safetake.sources.sqlite.rows.writing import SKIP, create_skip, insert, kept, skip, update
+from safetake.sources.sqlite.rows.writing import SKIP, insert, kept, skip, update
 
 NAMED = 100
 """Rows that are left out are named up to this many."""
@@ -62,139 +60,6 @@ class Result:
             "triggers_fired": self.fired,
             "locked_ms": self.locked_ms,
         }
-
-
-@dataclass(slots=True)
-class Schema:
-    """The live tables as far as references and triggers need them."""
-
-    tables: dict[str, Table]
-    """All that can be written, by name."""
-    references: list[ForeignKey]
-    virtual: set[str]
-
-
-def prepare(
-    connection: apsw.Connection,
-    plans: Mapping[str, TablePlan],
-    everything: Mapping[str, TablePlan],
-    schema: Schema,
-    *,
-    changed: bool,
-    recycled: bool,
-) -> list[Rows]:
-    """Copy the rows of the comparison into the attached `undo`. Raises RefusedError.
-
-    `changed` also takes the changed rows, `recycled` those that may be other rows by now. The plans
-    have kept the old values of these rows.
-    """
-    create_skip(connection)
-    written = []
-    for plan in plans.values():
-        rows = Rows(plan.number, plan.live)
-        rows.create(connection)
-        missing = number(connection, f"SELECT count(*) FROM {plan.diff} WHERE kind IN ('m', 'p')")
-        if missing and plan.no_insert:
-            raise RefusedError(
-                f"table {plan.name}: {missing} rows cannot be brought back: {plan.no_insert}",
-                hint="choose the other tables with --table, or give the column a default",
-            )
-        _copy_missing(connection, plan, rows)
-        if changed and plan.live.kind != NONE:
-            _copy_changed(connection, plan, rows, recycled)
-        written.append(rows)
-    _wrong_parents(connection, everything, schema, written)
-    return written
-
-
-def note_references(
-    connection: apsw.Connection, schema: Schema, written: list[Rows]
-) -> list[dict[str, Any]]:
-    """What an undo has to know about live rows that wait for their parents."""
-    by_name = {rows.table.name: rows for rows in written}
-    noted = []
-    for at, key in enumerate(schema.references):
-        parent = by_name.get(key.parent)
-        if parent is None or not number(connection, f"SELECT EXISTS (SELECT 1 FROM {parent.ins})"):
-            continue
-        if references.note_referring(connection, at, key, parent, schema.tables[key.child]):
-            noted.append({"number": at, **asdict(key)})
-    return noted
-
-
-def _copy_missing(connection: apsw.Connection, plan: TablePlan, rows: Rows) -> None:
-    old = {c.name: n for n, (c, _) in enumerate(plan.common)}
-    values = [
-        f"d.o{old[column.name]}" if column.name in old else f"({column.default or 'NULL'})"
-        for column in plan.live.columns
-    ]
-    names = rows.columns("c")
-    if plan.live.kind == NONE:
-        names.insert(0, "r")
-        free = f"SELECT 1 FROM {plan.live.place} AS x WHERE x.{plan.live.rowid} = d.k0"
-        values.insert(0, f"CASE WHEN NOT EXISTS ({free}) THEN d.k0 END")
-    order = ", ".join(f"d.{key}" for key in plan.keys)
-    run(
-        connection,
-        f"INSERT INTO {rows.ins} ({', '.join(names)}) SELECT {', '.join(values)}"
-        f" FROM {plan.diff} AS d WHERE d.kind IN ('m', 'p') ORDER BY {order}",
-    )
-    if plan.live.kind == NONE:
-        # the rowid that the row had where it is free, else one above all others
-        run(
-            connection,
-            f"UPDATE {rows.ins} SET r = n + max("
-            f"(SELECT coalesce(max({plan.live.rowid}), 0) FROM {plan.live.place}),"
-            f" (SELECT coalesce(max(r), 0) FROM {rows.ins})) WHERE r IS NULL",
-        )
-
-
-def _copy_changed(connection: apsw.Connection, plan: TablePlan, rows: Rows, recycled: bool) -> None:
-    old = {c.name: n for n, (c, _) in enumerate(plan.common)}
-    before = [f"l.{quoted(column.name)}" for column in plan.live.columns]
-    after = [
-        f"d.o{old[column.name]}" if column.name in old else f"l.{quoted(column.name)}"
-        for column in plan.live.columns
-    ]
-    names = ", ".join((*rows.columns("b"), *rows.columns("a")))
-    order = ", ".join(f"d.{key}" for key in plan.keys)
-    run(
-        connection,
-        f"INSERT INTO {rows.upd} ({names}) SELECT {', '.join((*before, *after))}"
-        f" FROM {plan.diff} AS d CROSS JOIN {plan.live.place} AS l ON {plan.live_is('l')}"
-        f" WHERE d.kind = 'c' ORDER BY {order}",
-    )
-    if not recycled and plan.live.kind == ROWID:
-        key = rows.column(plan.live.key[0])
-        skip(
-            connection,
-            rows,
-            "upd",
-            "'perhaps another row now, under an id that was used again'",
-            f"{rows.upd} AS u JOIN {plan.diff} AS d ON d.k0 = u.a{key} WHERE d.recycled",
-        )
-
-
-def _wrong_parents(
-    connection: apsw.Connection,
-    plans: Mapping[str, TablePlan],
-    schema: Schema,
-    written: list[Rows],
-) -> None:
-    by_name = {rows.table.name: rows for rows in written}
-    highest: dict[str, int | None] = {}
-    for key in schema.references:
-        child, parent = by_name.get(key.child), plans.get(key.parent)
-        if child is None or parent is None or parent.live.kind != ROWID:
-            continue
-        if any(name not in child.table.names for name in key.columns):
-            continue
-        if key.parent not in highest:
-            highest[key.parent] = highest_unchanged(connection, parent)
-        for kind in ("ins", "upd"):
-            references.skip_wrong_parents(
-                connection, key, child, kind, parent, by_name.get(key.parent), highest[key.parent]
-            )
 
 
 def apply(

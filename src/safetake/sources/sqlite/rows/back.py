@@ -13,9 +13,10 @@ import apsw
 
 from safetake.errors import RefusedError
 from safetake.sources.sqlite.rows import references
-from safetake.sources.sqlite.rows.apply import Result, Schema, name_skipped
+from safetake.sources.sqlite.rows.apply import Result, name_skipped
 from safetake.sources.sqlite.rows.connect import Pair
 from safetake.sources.sqlite.rows.keys import groups
+from safetake.sources.sqlite.rows.prepare import Schema
 from safetake.sources.sqlite.rows.schema import NONE, Table
 from safetake.sources.sqlite.rows.sql import number, run
 from safetake.sources.sqlite.rows.triggers import firing, set_enabled

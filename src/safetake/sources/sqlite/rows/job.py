@@ -13,12 +13,13 @@ from safetake.errors import DamagedError, RefusedError, UsageError
 from safetake.model import Node, Reader
 from safetake.sources.sqlite.rows import apply as writer
 from safetake.sources.sqlite.rows import listing
-from safetake.sources.sqlite.rows.apply import Result, Schema
+from safetake.sources.sqlite.rows.apply import Result
 from safetake.sources.sqlite.rows.back import recorded_rows, take_back
 from safetake.sources.sqlite.rows.connect import Pair, explained, opened, paired
 from safetake.sources.sqlite.rows.diff import Conditions, Counts, compare, create
 from safetake.sources.sqlite.rows.keys import add_parents, foreign_keys
 from safetake.sources.sqlite.rows.plan import TablePlan, plan_tables
+from safetake.sources.sqlite.rows.prepare import Schema, note_references, prepare
 from safetake.sources.sqlite.rows.schema import read_table, table_kinds
 from safetake.sources.sqlite.rows.select import Selection
 from safetake.sources.sqlite.rows.sql import number, run
@@ -283,10 +284,10 @@ def _prepare(
                 report.tables.setdefault(name, Counts()).parents = parents
                 report.not_compared.pop(name, None)
                 report.keys.setdefault(name, plan.live.key)
-        written = writer.prepare(
+        written = prepare(
             connection, touched, everything, schema, changed=wish.changed, recycled=wish.recycled
         )
-        noted = writer.note_references(connection, schema, written)
+        noted = note_references(connection, schema, written)
     return written, schema, noted
 
 
