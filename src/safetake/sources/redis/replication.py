@@ -72,6 +72,10 @@ class Replica:
         else:
             self.replid, self.start = words[1], int(words[2])
             self._receive_rdb()
+        try:
+            self.stream.touch()  # there for its readers before the first byte comes
+        except OSError as error:
+            raise _no_room(self.stream, error) from error
         self._thread = threading.Thread(target=self._follow, name="redis-stream", daemon=True)
         self._thread.start()
         return words[0] == "CONTINUE"
