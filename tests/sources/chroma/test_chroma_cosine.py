@@ -25,6 +25,14 @@ def test_what_is_sent_is_kept_as_the_old_one_was(
     assert ulps(again[0], units) == 0
     assert ulps(again[1], lengths) == 0
     seen = given_back(units, lengths)
+    assert ulps(given_back(*kept(to_be_given_back(seen))), seen) <= 2
+
+
+@pytest.mark.parametrize("dimension", [2, 16, 384, 1536])
+def test_what_is_sent_is_given_back_as_the_old_one_was(dimension: int) -> None:
+    random = np.random.default_rng(dimension)
+    vectors = (random.standard_normal((300, dimension)) * 9).astype(np.float32)
+    seen = given_back(*kept(vectors))
     assert ulps(given_back(*kept(to_be_given_back(seen))), seen) == 0
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _TINY = 1e-30
 _STEPS = 3
 """Units in the last place, each way, in which the number is looked for."""
-_TRIES = 100
+_TRIES = 500
 
 
 def kept(
@@ -57,7 +57,7 @@ def to_be_given_back(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     again, found = given_back(*kept(vectors)), vectors.copy()
     for row in np.flatnonzero((again != vectors).any(axis=1)):
         length = np.sqrt(np.cumsum(vectors[row] * vectors[row], dtype=np.float32)[-1:])
-        for step in (0, 1, -1, 2, -2):
+        for step in (0, 1, -1, 2, -2, 3, -3):
             near = _ulps_away(length, step)[0]
             if (exact := _search(vectors[row], near, back=True)) is not None:
                 found[row] = exact
@@ -114,6 +114,6 @@ def _search(
             return np.asarray(picked, np.float32)
         # a random part of the numbers becomes larger, or smaller, as the length needs it
         base = nearest if random.random() < 0.2 else picked
-        chosen = random.random(len(wanted)) < random.random()
+        chosen = random.random(len(wanted)) < random.random() ** 4
         picked = np.where(chosen, largest if now < length else smallest, base)
     return None
