@@ -5,7 +5,8 @@ came since. The big one has 5 GB with as many rows damaged as an accident damage
 (the rows of an hour, of a project); scattered damage of 1 % touches most 256 KiB blobs of a
 database, and each that holds a missing row has to be read whole. Episodes of a project were written
 one after the other. Where they are not, a run of rows is scattered over the index of the projects,
-whose pages lie all over the file, and each changes a blob: then 7.5 % of the repository were read, instead of 2.2 %.
+whose pages lie all over the file, and each changes a blob: then 7.5 % of the repository were read,
+instead of 2.2 %.
 """
 
 from __future__ import annotations
