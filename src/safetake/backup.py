@@ -20,7 +20,7 @@ import random
 import socket
 import stat
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -199,6 +199,7 @@ def snapshot_taken(
     tags: Sequence[str] = (BACKUP_TAG,),
     progress: Progress | None = None,
     after_cut: AfterCut | None = None,
+    eager: Collection[str] = (),
 ) -> Iterator[BackupReport]:
     """A durable snapshot whose sessions stay open while the block runs.
 
@@ -222,7 +223,9 @@ def snapshot_taken(
             folder = scratch / source.name
             folder.mkdir(mode=0o700)
             session = source.session(
-                CaptureContext(writer, parents.get(source.name), folder, report, reader)
+                CaptureContext(
+                    writer, parents.get(source.name), folder, report, reader, source.name in eager
+                )
             )
             stack.callback(session.close)
             sessions[source.name] = session

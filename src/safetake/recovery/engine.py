@@ -239,6 +239,7 @@ class Engine:
                 tags=[SAFETY_TAG, f"restore={self._journal.id}"],
                 progress=self._progress,
                 after_cut=take_over,
+                eager=[one.name for one in locked],
             ) as report:
                 unread = [f"{n}: {text}" for n, c in report.sources.items() for text in c.unread]
                 if unread:
