@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -195,6 +197,47 @@ def test_given_a_writer_that_stays_then_it_ends_and_nothing_happened(drama: Grou
     writer.close(True)
     assert list(drama.state.iterdir()) == []
     assert drama.rows().tables["episodes"].missing == 1
+
+
+WRITER = """
+import sqlite3, sys
+db = sqlite3.connect(sys.argv[1], timeout=20, isolation_level=None)
+number = 1000
+print("ready", flush=True)
+while not sys.stdin.closed and number < 20000:
+    db.execute("INSERT INTO episodes VALUES (?, 1, 'acknowledged')", (number,))
+    db.execute("UPDATE projects SET name = ? WHERE id = 1", (str(number),))
+    print(number, flush=True)
+    number += 1
+"""
+
+
+def test_given_an_application_that_writes_then_every_acknowledged_row_stays(drama: Ground) -> None:
+    lost = {row for row in drama.table("episodes") if row[0][1] <= 20}
+    drama.sql("DELETE FROM episodes WHERE id <= 20")
+    writer = subprocess.Popen(
+        [sys.executable, "-c", WRITER, drama.path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert writer.stdout is not None
+    assert writer.stdin is not None
+    assert writer.stdout.readline() == "ready\n"
+    for _ in range(5):
+        writer.stdout.readline()
+        assert drama.rows(apply=True).result is not None
+        assert lost <= set(drama.table("episodes"))
+        drama.undo()
+        assert not lost & set(drama.table("episodes"))
+    drama.rows(apply=True)
+    writer.kill()
+    rest, _ = writer.communicate()
+    acknowledged = int(rest.split("\n")[-2]) if rest.count("\n") else 1000
+    there = {row[0] for row in drama.sql("SELECT id FROM episodes")}
+    assert there >= set(range(1, 61)) | set(range(1000, acknowledged + 1))
+    assert int(drama.sql("SELECT name FROM projects WHERE id = 1")[0][0]) >= acknowledged
+    drama.healthy()
 
 
 # ----------------------------------------------------------------------------- foreign keys
