@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,10 @@ import redis
 from safetake.errors import RefusedError, RestoreError
 from safetake.model import CaptureContext
 from safetake.sources.redis import RedisSource, exchange
+from safetake.sources.redis.keys import Keys
 from safetake.sources.redis.settings import Login, Settings
+from safetake.sources.redis.undofile import UndoFile, take_back
+from safetake.sources.redis.wire import Address, Connection
 from tests.support import redis_restoring, redis_source
 from tests.support.memory_writer import MemoryRepository
 from tests.support.redis_restoring import good, make_plan, open_plan, switch, switch_back
@@ -371,3 +375,34 @@ def test_a_snapshot_in_append_only_form(version: str, mode: str, tmp_path: Path)
             server.kill()
         found = redis_source.digest_after_restore(version, server.folder, "--appendonly", "yes")
         assert found == exact
+
+
+@pytest.mark.parametrize("version", [v for v in VERSIONS if v != "redis-6.2"])
+def test_the_documented_rights_are_enough(version: str, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "how-to" / "restore-redis.md").read_text()
+    whole, keys = (
+        [word for line in lines for word in line.split() if word[0] in "+~"]
+        for lines in (
+            re.findall(r"^- a user that may: `(.*?)`.*?`(.*?)`", page, re.M | re.S)[0],
+            re.findall(r"^The user needs `(.*?)` and the keys \(`(.*?)`", page, re.M)[0],
+        )
+    )
+    with story(version, tmp_path) as one:
+        client: Any = one.server.client()
+        client.execute_command("ACL", "SETUSER", "who", "on", "nopass", "-@all", *whole)
+        plan = one.plan(username="who", password_env="HOME")
+        assert not one.outline(plan).losses[0].unknown
+        switch(plan)
+        assert one.digest() == one.new
+        switch_back(plan)
+        client.execute_command("ACL", "SETUSER", "few", "on", "nopass", "-@all", *keys)
+        settings = redis_source.config(one.server.url, username="few", password_env="HOME")
+        dump = plan.parent / "new" / "queue" / "dump.rdb"
+        with Connection(Address.of(settings)) as connection:
+            with UndoFile(tmp_path / "undo", {"source": "queue"}) as undo:
+                found = Keys(
+                    dump, connection, [], None, changed=True, progress=lambda *_: None
+                ).run(undo)
+            assert (found.missing, found.changed, found.complete) == (4, 1, True)
+            assert take_back(tmp_path / "undo", connection).removed == 4
+        assert one.digest() == one.old
