@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from safetake.clock import parse_go_time
 from tests.support import ctl
@@ -230,6 +231,7 @@ def test_partial_loss(site: Site, tmp_path: Path) -> None:
     journal = tmp_path / "journal.jsonl"
     with running_load(site.services, journal, "--workers", "2") as load:
         load.wait_for(150)
+        stored_keys = {key.encode() for key in site.redis.client.keys()}
         site.safetake("backup")
         load.wait_for(load.lines() + 60)
         load.end()
@@ -242,6 +244,10 @@ def test_partial_loss(site: Site, tmp_path: Path) -> None:
     assert lost == 20
     for path in sorted(Path(site.settings.scripts_dir).rglob("*.*"))[:5]:
         path.unlink()
+    raw: Any = redis.Redis(port=site.redis.port)
+    kept = {key: raw.dump(key) for key in sorted(stored_keys) if raw.exists(key)}
+    assert kept, "the snapshot has no key that is still there"
+    raw.delete(*kept)
     plan = site.safetake("restore", "latest", "projects", "--in-place", "--dry-run")
     newer = sum(loss["newer"] for loss in plan["sources"]["projects"]["losses"])
     assert newer > 0, "the plan of a whole restore does not say what it would lose"
@@ -252,6 +258,12 @@ def test_partial_loss(site: Site, tmp_path: Path) -> None:
     database.close()
     files = site.safetake("restore", "latest", "scripts", "--in-place", "--online", "--yes")
     print(f"\npartial loss: rows {spent:.2f} s\n" + steps(files, "files"))
+    site.safetake("restore", "latest", "queue", "--in-place", "--keys", "*", "--yes")
+    assert {key: raw.dump(key) for key in kept} == kept
+    site.safetake("restore", "--undo", "--yes")
+    assert not raw.exists(*kept), "the newest restore was that of the keys"
+    site.safetake("restore", "latest", "queue", "--in-place", "--keys", "*", "--yes")
+    raw.close()
     assert spent + files["seconds"] < TARGETS["partial"]
     site.service("stop")
     verdict = site.judge(journal, 2**62, "judged")

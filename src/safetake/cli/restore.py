@@ -90,6 +90,7 @@ def command(
     owner or attribute could not be set and is named.
     """
     from safetake.cli import restore_in_place as live
+    from safetake.cli import restore_undo as back
     from safetake.errors import UsageError
 
     ways = {
@@ -125,9 +126,11 @@ def command(
     if resume or rollback or listing:
         if snapshot is not None:
             raise UsageError(f"{chosen[0]} takes no ID: it is about the restore that is open")
-        return live.end(settings, resume=resume) if not listing else live.show(settings)
+        if rollback:
+            return back.roll_back(settings)
+        return live.end(settings, resume=True) if resume else live.show(settings)
     if undo:
-        return live.undo(settings, snapshot or "", dry_run=dry_run, yes=yes)
+        return back.undo(settings, snapshot or "", dry_run=dry_run, yes=yes)
     if snapshot is None:
         raise UsageError("which snapshot?", hint="`safetake snapshots` lists them; or `latest`")
     config = settings.load()

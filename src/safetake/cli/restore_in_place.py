@@ -45,8 +45,11 @@ def restore(
     undo_of: str = "",
 ) -> int:
     """Plan, ask, do, print."""
+    from safetake.cli.restore_records import refuse_cut_off
     from safetake.recovery.inplace import restore_in_place
 
+    if not dry_run:
+        refuse_cut_off(config)
     with Progress(settings.quiet) as progress:
         plan, outcome = restore_in_place(
             repository,
@@ -235,38 +238,43 @@ def undo(settings: Settings, wanted: str, *, dry_run: bool, yes: bool) -> int:
 
 
 def show(settings: Settings) -> int:
-    """`--list`: restores on record."""
+    """`--list`: restores on record, those of records and keys, too."""
+    from safetake.cli.restore_undo import some
     from safetake.cli.snapshots import local_time
-    from safetake.clock import parse_go_time
+    from safetake.clock import go_time, parse_go_time
     from safetake.recovery.inplace import restores_folder
     from safetake.recovery.journal import journals
 
-    found = journals(restores_folder(settings.load()))
+    config = settings.load()
+    found = [
+        {
+            "restore": journal.id,
+            "time": journal.plan["time"],
+            "snapshot": journal.plan["snapshot"],
+            "sources": list(journal.plan["sources"]),
+            "ended": journal.ended or "open",
+            "reason": journal.reason,
+            "undo_of": journal.plan.get("undo_of", ""),
+        }
+        for journal in journals(restores_folder(config))
+    ]
+    found += [
+        {"restore": done.id, "time": go_time(done.time_ns), "snapshot": "", "sources": [done.kind]}
+        for done in some(config)
+    ]
+    found.sort(key=lambda one: parse_go_time(one["time"]))
     if settings.json:
-        output.document(
-            [
-                {
-                    "restore": journal.id,
-                    "time": journal.plan["time"],
-                    "snapshot": journal.plan["snapshot"],
-                    "sources": list(journal.plan["sources"]),
-                    "ended": journal.ended or "open",
-                    "reason": journal.reason,
-                    "undo_of": journal.plan.get("undo_of", ""),
-                }
-                for journal in found
-            ]
-        )
+        output.document(found)
         return 0
     rows = [
         [
-            journal.id[:8],
-            local_time(parse_go_time(journal.plan["time"])),
-            str(journal.plan["snapshot"])[:8],
-            journal.ended or "open",
-            ", ".join(journal.plan["sources"]),
+            one["restore"] if "ended" not in one else one["restore"][:8],
+            local_time(parse_go_time(one["time"])),
+            one["snapshot"][:8],
+            one.get("ended", "done"),
+            ", ".join(one["sources"]),
         ]
-        for journal in found
+        for one in found
     ]
     output.table(["restore", "begun", "snapshot", "ended", "sources"], rows)
     return 0

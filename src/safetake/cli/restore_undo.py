@@ -1,0 +1,99 @@
+"""What `restore --undo` and `--rollback` mean: the newest of three kinds of restores.
+
+Whole sources have a journal and a safety snapshot; records of Chroma and keys of Redis have an undo
+file each, in the folders `records` and `keys` of the state folder.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from safetake.cli.common import Settings
+    from safetake.config import Config
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """One restore in place of some records or keys that can be undone."""
+
+    kind: Literal["records", "keys"]
+    id: str
+    time_ns: int
+    path: Path
+
+
+def some(config: Config) -> list[Done]:
+    """Restores of records and keys, oldest first."""
+    from safetake.sources.chroma.undo import SUFFIX as RECORDS
+    from safetake.sources.redis.undofile import SUFFIX as KEYS
+    from safetake.state import state_folder
+
+    found = []
+    kinds: tuple[tuple[Literal["records", "keys"], str], ...] = (
+        ("records", RECORDS),
+        ("keys", KEYS),
+    )
+    for kind, suffix in kinds:
+        folder = state_folder(config.restore.state, kind, create=False)
+        for path in folder.glob("*" + suffix) if folder.is_dir() else ():
+            name = path.name.removesuffix(suffix)
+            found.append(Done(kind, name, path.stat().st_mtime_ns, path))
+    return sorted(found, key=lambda done: done.time_ns)
+
+
+def undo(settings: Settings, wanted: str, *, dry_run: bool, yes: bool) -> int:
+    """Undo the restore whose id begins with `wanted`, or the newest of all."""
+    from safetake.cli import restore_in_place as whole
+    from safetake.clock import parse_go_time
+    from safetake.errors import UsageError
+    from safetake.recovery.inplace import restores_folder
+    from safetake.recovery.journal import journals
+
+    config = settings.load()
+    committed = [j for j in journals(restores_folder(config)) if j.ended == "committed"]
+    parts = some(config)
+    if wanted:
+        chosen = [done for done in parts if done.id.startswith(wanted)]
+        if not chosen or any(journal.id.startswith(wanted) for journal in committed):
+            return whole.undo(settings, wanted, dry_run=dry_run, yes=yes)
+        if len(chosen) > 1:
+            raise UsageError(f"{wanted!r} begins the ids of {len(chosen)} restores")
+        newest = chosen[0]
+    else:
+        last = max((parse_go_time(journal.plan["time"]) for journal in committed), default=0)
+        if not parts or parts[-1].time_ns < last:
+            return whole.undo(settings, "", dry_run=dry_run, yes=yes)
+        newest = parts[-1]
+    if dry_run:
+        raise UsageError(
+            f"the newest restore is of {newest.kind}: --dry-run is for whole sources",
+            hint="--undo without it takes back what that restore did, and nothing written since",
+        )
+    return _take_back(settings, newest.kind, newest.path)
+
+
+def _take_back(settings: Settings, kind: Literal["records", "keys"], path: Path | None) -> int:
+    if kind == "keys":
+        from safetake.cli.restore_keys import take_back_keys
+
+        return take_back_keys(settings, path)
+    from safetake.cli.restore_records import take_back
+
+    return take_back(settings, path)
+
+
+def roll_back(settings: Settings) -> int:
+    """End what was begun and not ended with what was there before."""
+    from safetake.cli import restore_in_place as whole
+    from safetake.cli.restore_records import records_folder
+    from safetake.recovery.inplace import restores_folder
+    from safetake.recovery.journal import open_restore
+    from safetake.sources.chroma.undo import unfinished
+
+    config = settings.load()
+    if open_restore(restores_folder(config)) is None and unfinished(records_folder(config)):
+        return _take_back(settings, "records", None)
+    return whole.end(settings, resume=False)
