@@ -45,6 +45,7 @@ class Ground:
         """Run as the application does; the rows of the last statement."""
         connection = apsw.Connection(str(self.path))
         try:
+            connection.set_busy_timeout(20_000)
             connection.pragma("foreign_keys", foreign_keys)
             connection.pragma("synchronous", "off")
             found: list[Row] = []

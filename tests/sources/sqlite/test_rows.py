@@ -224,15 +224,17 @@ def test_given_an_application_that_writes_then_every_acknowledged_row_stays(dram
     assert writer.stdout is not None
     assert writer.stdin is not None
     assert writer.stdout.readline() == "ready\n"
-    for _ in range(5):
-        writer.stdout.readline()
-        assert drama.rows(apply=True).result is not None
-        assert lost <= set(drama.table("episodes"))
-        drama.undo()
-        assert not lost & set(drama.table("episodes"))
-    drama.rows(apply=True)
-    writer.kill()
-    rest, _ = writer.communicate()
+    try:
+        for _ in range(5):
+            writer.stdout.readline()
+            assert drama.rows(apply=True).result is not None
+            assert lost <= set(drama.table("episodes"))
+            drama.undo()
+            assert not lost & set(drama.table("episodes"))
+        drama.rows(apply=True)
+    finally:
+        writer.kill()
+        rest, _ = writer.communicate()
     acknowledged = int(rest.split("\n")[-2]) if rest.count("\n") else 1000
     there = {row[0] for row in drama.sql("SELECT id FROM episodes")}
     assert there >= set(range(1, 61)) | set(range(1000, acknowledged + 1))
@@ -422,6 +424,23 @@ def test_given_a_unique_value_in_use_then_the_row_and_its_children_are_named(
     ground.sql("DELETE FROM users WHERE id = 90", "INSERT INTO users VALUES (7, 'm7', 1)")
     ground.undo()  # the row that was left out, and was written since by itself, stays
     assert ground.sql("SELECT id FROM users WHERE id <= 20") == [(7,)]
+
+
+def test_given_a_tree_with_a_conflict_then_what_hangs_on_it_is_named(ground: Ground) -> None:
+    ground.sql(
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, up INTEGER REFERENCES t(id), u UNIQUE)",
+        "INSERT INTO t VALUES (1, NULL, 'a'), (2, 1, 'b'), (3, 2, 'c'), (4, NULL, 'd'),"
+        " (5, 4, 'e'), (6, NULL, 'f')",
+    )
+    ground.capture()
+    ground.sql("DELETE FROM t WHERE id < 6", "INSERT INTO t VALUES (9, NULL, 'a')")
+    assert ground.left_out(ground.rows(apply=True)) == {
+        "t id = 1": "UNIQUE constraint failed: t.u",
+        "t id = 2": "its parent t (id = 1) is not there",
+        "t id = 3": "its parent t (id = 2) is not there",
+    }
+    assert ground.sql("SELECT id FROM t ORDER BY id") == [(4,), (5,), (6,), (9,)]
+    assert ground.undo().inserted == {"t": 2}
 
 
 def test_given_a_new_check_then_rows_that_break_it_are_named(ground: Ground) -> None:

@@ -103,16 +103,8 @@ def apply(
         links = [(key.child, key.parent) for key in schema.references]
         for circle in groups([rows.table.name for rows in written], links):
             members = [by_name[name] for name in circle]
-            _without_orphans(connection, members, schema)
-            for rows in members:
-                set_enabled(connection, decided[rows.number][0].fire)
-                result.inserted[rows.table.name] = insert(connection, rows)
-            if _without_orphans(connection, members, schema, inserted=True):
-                raise RefusedError(
-                    f"rows of {', '.join(circle)} refer to each other, and a constraint forbids"
-                    " some of them",
-                    hint="choose rows with --where, so that the others come back",
-                )
+            fire = {rows.number: decided[rows.number][0].fire for rows in members}
+            result.inserted |= _insert_circle(connection, members, schema, fire)
         _updated_orphans(connection, written, schema)
         if not any(firing.fire for both in decided.values() for firing in both):
             _prove(connection, written, result)
@@ -170,6 +162,28 @@ def _look_again(connection: apsw.Connection, rows: Rows) -> None:
     )
     reason = "'it was written since the comparison'"
     skip(connection, rows, "upd", reason, f"{rows.upd} AS u WHERE NOT {same}")
+
+
+def _insert_circle(
+    connection: apsw.Connection, members: list[Rows], schema: Schema, fire: Mapping[int, bool]
+) -> dict[str, int]:
+    """Insert tables that refer to each other, or one; again without those whose parents failed."""
+    while True:
+        _without_orphans(connection, members, schema)
+        run(connection, "SAVEPOINT safetake_circle")
+        inserted = {}
+        for rows in members:
+            set_enabled(connection, fire[rows.number])
+            inserted[rows.table.name] = insert(connection, rows)
+        orphans = _without_orphans(connection, members, schema, inserted=True)
+        learnt = []
+        if orphans:  # a constraint kept their parents out: begin again, knowing that
+            learnt = list(connection.execute(f"SELECT t, kind, n, reason FROM {SKIP}"))
+            run(connection, "ROLLBACK TO safetake_circle")
+        run(connection, "RELEASE safetake_circle")
+        if not orphans:
+            return inserted
+        connection.executemany(f"INSERT OR IGNORE INTO {SKIP} VALUES (?, ?, ?, ?)", learnt)
 
 
 def _without_orphans(
