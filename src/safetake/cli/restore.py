@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     "--beside", is_flag=True, help="SQLite: a new file, and the service's setting switched to it."
 )
 @click.option("--delete-extra", is_flag=True, help="Remove what the snapshot does not have.")
+@click.option("--no-gate", is_flag=True, help="Do not wait for the services' health.")
 @click.option(
     "--path", "paths", multiple=True, metavar="PATTERN", help="Files: only these, as in .gitignore."
 )
@@ -70,6 +71,7 @@ def command(
     online: bool,
     beside: bool,
     delete_extra: bool,
+    no_gate: bool,
     paths: tuple[str, ...],
     collections: tuple[str, ...],
     ids: tuple[str, ...],
@@ -114,6 +116,7 @@ def command(
         "--online": online,
         "--beside": beside,
         "--delete-extra": delete_extra,
+        "--no-gate": no_gate,
         "--path": bool(paths),
         "--collection": bool(collections),
         "--keys": bool(patterns),
@@ -149,7 +152,7 @@ def command(
             raise UsageError("--changed and --exact go with --collection or --keys")
         from safetake.recovery.plan import Wishes
 
-        wishes = Wishes(_mode(online, beside), delete_extra, paths)
+        wishes = Wishes(_mode(online, beside), delete_extra, paths, not no_gate)
         return live.restore(
             settings, repository, config, found, list(sources), wishes, dry_run=dry_run, yes=yes
         )

@@ -342,7 +342,12 @@ class Engine:
                 lambda name, text: self._say(f"health:{name}", text),
                 config=self._config,
             )
-            report.must_be_well()
+            try:
+                report.must_be_well()
+            except ServiceError as error:
+                error.hint += "; when another store is what they lack, restore it together with "
+                error.hint += "this one, or add --no-gate"
+                raise
             facts["services"] = {health.name: health.last for health in report.services}
 
     # ------------------------------------------------------------------------ back, and the end

@@ -100,6 +100,8 @@ class Wishes:
     """``, `online` or `beside`."""
     delete_extra: bool = False
     paths: tuple[str, ...] = ()
+    gate: bool = True
+    """Wait for the services' health, and go back when they do not get well."""
 
 
 def plan_restore(
@@ -196,7 +198,7 @@ def _services(
             switch += [(service, name) for service in found]
             stop.update(dict.fromkeys(s for s in found if services[s].can_stop))
     order = [name for name in config.services if name in stop]
-    return order, switch, [name for name in config.services if name in gate]
+    return order, switch, [name for name in config.services if name in gate and wishes.gate]
 
 
 def _expected(plan: PlannedRestore, history: list[Journal]) -> tuple[float, bool]:
