@@ -245,6 +245,7 @@ def test_partial_loss(site: Site, tmp_path: Path) -> None:
     for path in sorted(Path(site.settings.scripts_dir).rglob("*.*"))[:5]:
         path.unlink()
     raw: Any = redis.Redis(port=site.redis.port)
+    stored_keys.discard(b"script-generator:queue")  # it grew since: the old one would lose jobs
     kept = {key: raw.dump(key) for key in sorted(stored_keys) if raw.exists(key)}
     assert kept, "the snapshot has no key that is still there"
     raw.delete(*kept)
