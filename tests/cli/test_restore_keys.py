@@ -1,0 +1,86 @@
+"""`safetake restore ID SOURCE --keys PATTERN --in-place`, against a real server; and all of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from safetake.cli.common import Settings
+from safetake.cli.restore_keys import take_back_keys
+from safetake.errors import RefusedError
+from tests.cli.conftest import Workplace
+from tests.support.redis_server import VERSIONS, TestServer, running
+
+ONE = "redis-7.0" if "redis-7.0" in VERSIONS else VERSIONS[0]
+
+
+@pytest.fixture
+def server(workplace: Workplace, tmp_path: Path) -> Iterator[TestServer]:
+    with running(ONE, tmp_path / "redis") as found:
+        found.client().mset({"a:1": "1", "a:2": "2", "b": "3"})
+        found.client(4).set("four", "x")
+        with (workplace.folder / "safetake.toml").open("a") as file:
+            file.write(
+                f'[sources.queue]\ntype = "redis"\nurl = "{found.url}"\n'
+                '[restore]\nstate = "state"\n'
+            )
+        workplace.run("backup", "queue")
+        yield found
+
+
+def test_keys(
+    workplace: Workplace,
+    server: TestServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capsysbinary: pytest.CaptureFixture[bytes],
+) -> None:
+    client = server.client()
+    client.delete("a:1", "b")
+    client.set("a:2", "changed")
+    restore = ["restore", "latest", "queue", "--in-place", "--keys", "a:*"]
+    looked = workplace.run(*restore, "--dry-run").stdout
+    assert "nothing was changed" in looked
+    assert client.get("a:1") is None
+    assert "nobody to ask" in workplace.run(*restore, code=2, input="").stderr
+    assert client.get("a:1") is None
+    done = workplace.json(*restore, "--yes")
+    assert (done["report"]["missing"], done["report"]["changed"]) == (1, 1)
+    assert client.mget("a:1", "a:2", "b") == [b"1", b"changed", None]
+    done = workplace.json(*restore, "--changed", "--yes")
+    assert client.get("a:2") == b"2"
+    assert Path(done["undo_file"]).is_file()
+    again = workplace.json(*restore, "--changed", "--yes")
+    assert again["undo_file"] is None
+    everywhere = ["restore", "latest", "queue", "--in-place", "--db", "4", "--yes"]
+    server.client(4).flushdb()
+    workplace.run(*everywhere)
+    assert server.client(4).get("four") == b"x"
+    assert client.get("b") is None
+
+    monkeypatch.chdir(workplace.folder)
+    settings = Settings(json=True)
+    assert take_back_keys(settings) == 0
+    assert json.loads(capsysbinary.readouterr().out)["undone"]["removed"] == 1
+    assert server.client(4).get("four") is None
+    assert take_back_keys(settings) == 0
+    assert client.get("a:2") == b"changed"
+    assert take_back_keys(settings) == 0
+    assert client.get("a:1") is None
+    with pytest.raises(RefusedError, match="no restore of keys"):
+        take_back_keys(settings)
+
+
+def test_all_of_it_and_back(workplace: Workplace, server: TestServer) -> None:
+    client = server.client()
+    client.delete("b")
+    client.set("new", "1")
+    plan = workplace.json("restore", "latest", "queue", "--in-place", "--dry-run")
+    loss = plan["sources"]["queue"]["losses"][0]
+    assert (loss["newer"], loss["missing"], loss["examples"]) == (1, 1, ["new"])
+    workplace.run("restore", "latest", "queue", "--in-place", "--yes")
+    assert sorted(client.keys()) == [b"a:1", b"a:2", b"b"]
+    workplace.run("restore", "--undo", "--yes")
+    assert sorted(client.keys()) == [b"a:1", b"a:2", b"new"]
