@@ -125,7 +125,8 @@ class Zygote:
 def _serve() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever prints by accident is seen, and harms nobody
-    gc.disable()  # a fork would copy what a collection touches
+    gc.disable()  # a fork copies what a collection touches
+    gc.freeze()
     for line in sys.stdin:
         wanted = json.loads(line)
         used, told = os.pipe()
@@ -149,6 +150,7 @@ def _serve() -> None:
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
         _import(names)
+        gc.freeze()
 
 
 def _import(names: list[str]) -> None:
