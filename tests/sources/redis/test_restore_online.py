@@ -123,7 +123,7 @@ def test_exact_and_back(version: str, tmp_path: Path) -> None:
 
 
 def test_killed_anywhere_ends_in_one_of_two_states(tmp_path: Path) -> None:
-    kill_everywhere(ONE, tmp_path, range(3, 1000, 23))
+    kill_everywhere(ONE, tmp_path, range(3, 1000, 37))
 
 
 @pytest.mark.slow
