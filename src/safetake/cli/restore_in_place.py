@@ -120,7 +120,9 @@ def show_plan(plan: PlannedRestore) -> None:
         if source.outline.absent:
             output.line(f"{name}: there is nothing there now")
         if source.outline.damaged:
-            output.line(f"{name}: what is there now is damaged: {source.outline.damaged}")
+            output.line(
+                f"{name}: what is there now is saved as raw files: {source.outline.damaged}"
+            )
         for loss in source.outline.losses:
             if loss.unknown:
                 output.line(f"{name}: {loss.what}: not known, {loss.unknown}")

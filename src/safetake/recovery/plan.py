@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from safetake.errors import DamagedError, RefusedError, UsageError
 from safetake.restore.beside import choose
 from safetake.snapshots import SnapshotInfo, read_manifest
+from safetake.state import state_folder
 
 if TYPE_CHECKING:
     from safetake.config import Config, SourceConfig
@@ -134,6 +135,10 @@ def plan_restore(
         }
         made = restorer(name, source)
         outline = made.outline(entries[name], wishes.mode, options, reader, nodes[name])
+        if made.place() is None:  # a server elsewhere: staged, and what it has now, lie with us
+            folder = state_folder(config.restore.state, "restores", create=False)
+            need = 2 * int(entries[name].get("bytes", 0))
+            outline.space[folder] = outline.space.get(folder, 0) + need
         planned[name] = PlannedSource(name, source, made, entries[name], outline, options)
     planned = dict(sorted(planned.items(), key=lambda item: ORDER[item[1].config.type]))
     plan = PlannedRestore(snapshot, planned, *_services(config, planned, services, wishes))
