@@ -99,8 +99,13 @@ stop_timeout = 1
 command = {json.dumps([*words, "health"])}
 interval = 0.05
 timeout = 1
+[services.app.switch.projects]
+setting = "DATABASE_URL"
+value = "sqlite:///{{path}}"
+env_file = "{folder / "app.env"}"
 """
         (folder / "safetake.toml").write_text(config)
+        (folder / "app.env").write_text(f"DATABASE_URL=sqlite:///{self.data / 'p.db'}\n")
         self.config: Config = configfile.load(folder / "safetake.toml")
         self.repository = new_repository(folder / "repository")
         taken = take(
@@ -223,6 +228,37 @@ def test_the_plan_says_what_will_be_lost_and_changes_nothing(site: Site) -> None
         not (site.folder / "service.log").exists()
         or "stop" not in (site.folder / "service.log").read_text()
     )
+    site.is_old()
+
+
+def database_of(site: Site) -> Path:
+    return Path((site.folder / "app.env").read_text().strip().partition("sqlite:///")[2])
+
+
+def rows_of(path: Path) -> list[Any]:
+    connection = sqlite3.connect(path)
+    rows = connection.execute("SELECT * FROM episodes ORDER BY id").fetchall()
+    connection.close()
+    return rows
+
+
+def test_a_new_database_beside_and_the_setting_switched(site: Site) -> None:
+    outcome = site.restore("projects", mode="beside")
+    assert outcome.ended == "committed"
+    new = database_of(site)
+    assert new != site.data / "p.db"
+    assert rows_of(new) == site.new["rows"]
+    assert site.state() == site.old, "the old file is as it was"
+    assert any(str(new) in warning for warning in outcome.warnings)
+    site.nothing_left()
+
+
+def test_the_setting_goes_back_when_the_service_stays_sick(site: Site) -> None:
+    (site.folder / "sick").write_text("")
+    with pytest.raises(RolledBackError):
+        site.restore("projects", mode="beside")
+    assert database_of(site) == site.data / "p.db"
+    assert [path.name for path in site.data.glob("*.db")] == ["p.db"]
     site.is_old()
 
 
