@@ -38,8 +38,8 @@ def zygote() -> Iterator[Zygote]:
 
 @contextlib.contextmanager
 def world(zygote: Zygote) -> Iterator[World]:
-    """An empty one; on disk every other time."""
-    with place(disk=random.random() < 0.5) as base, Supervisor(base / "run") as supervisor:
+    """An empty one; on disk once in a while."""
+    with place(disk=random.random() < 0.25) as base, Supervisor(base / "run") as supervisor:
         one = World(base, zygote, [], supervisor)
         try:
             yield one
