@@ -179,4 +179,5 @@ def _one(wanted: dict[str, Any], output: int, told: int) -> int:
 
 
 if __name__ == "__main__":
-    _serve()
+    with contextlib.suppress(BrokenPipeError):  # whoever asked is gone
+        _serve()
