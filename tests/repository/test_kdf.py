@@ -38,7 +38,12 @@ def test_what_was_begun_is_not_worked_out_twice(monkeypatch: pytest.MonkeyPatch)
     name, content = key_file()
     kdf.begin("password", name, content)
     asked: list[object] = []
-    monkeypatch.setattr(kdf, "_scrypt", lambda *question: asked.append(question) or b"now")
+
+    def scrypt(*question: object) -> bytes:
+        asked.append(question)
+        return b"now"
+
+    monkeypatch.setattr(kdf, "_scrypt", scrypt)
     salt = kdf.parse_key(name, content)["salt"]
     early = kdf.derive("password", *PARAMETERS, salt)
     assert early == hashlib.scrypt(b"password", salt=salt, n=16, r=8, p=2, dklen=64)

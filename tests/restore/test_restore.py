@@ -15,13 +15,12 @@ from typing import Any
 import pytest
 
 from safetake.columns import LAYOUT_NAME
-from safetake.errors import DamagedError, SafetakeError, UsageError
+from safetake.errors import DamagedError, RestoreError, SafetakeError, UsageError
 from safetake.model import Node
 from safetake.repository import Repository
 from safetake.repository import writer as module
 from safetake.restore.beside import RestoreReport, restore_to
 from safetake.restore.plan import MAX_DEPTH, plan_node
-from safetake.restore.write import RestoreError
 from safetake.snapshots import find_snapshot
 from tests.support.repositories import (
     file_node,
