@@ -136,6 +136,13 @@ def test_a_begin_that_was_cut_off_before_its_plan_is_nothing(restores: Path) -> 
     assert open_restore(restores) is None
 
 
+def test_the_next_begin_removes_what_was_cut_off_before_its_plan(restores: Path) -> None:
+    (restores / ("0" * 16)).mkdir()
+    (restores / ("0" * 16) / ".plan.json.x").write_text("half")
+    create(restores, "2" * 16, {})
+    assert [entry.name for entry in restores.iterdir()] == ["2" * 16]
+
+
 def test_journals_are_private(restores: Path) -> None:
     journal = begun(restores)
     assert journal.folder.stat().st_mode & 0o077 == 0

@@ -13,6 +13,8 @@ import errno
 import fcntl
 import json
 import os
+import re
+import shutil
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -27,6 +29,7 @@ from safetake.swap import sync_folder
 COMMIT, BACK = "commit", "back"
 ENDED = "ended"
 _PLAN, _JOURNAL, _LOCK = "plan.json", "journal", "lock"
+_ID = re.compile(r"[0-9a-f]{16}")
 
 
 @dataclass(slots=True)
@@ -161,7 +164,12 @@ def _record(line: bytes) -> dict[str, Any] | None:
 
 
 def create(restores: Path, name: str, plan: dict[str, Any]) -> Journal:
-    """Begin a restore: durable when it returns. Raises RestoreError."""
+    """Begin a restore: durable when it returns. What a killed one left before its plan was durable
+    is removed. Raises RestoreError.
+    """
+    for begun in restores.iterdir():
+        if _ID.fullmatch(begun.name) and not (begun / _PLAN).exists():
+            shutil.rmtree(begun, ignore_errors=True)
     folder = restores / name
     try:
         folder.mkdir(mode=0o700)
