@@ -32,7 +32,7 @@ COMMANDS = {
     "check": "Check the repository itself.",
     "restore": "Bring a snapshot back, beside the live data or in its place.",
     "query": "Ask a database in a snapshot, read-only SQL.",
-    "rows": "Bring single rows back into a live database.",
+    "rows": "Compare rows of a snapshot with the live database, and bring them back.",
     "services": "The applications that use the data.",
     "doctor": "Look for problems of the set-up.",
     "key": "Manage the repository's passwords.",
