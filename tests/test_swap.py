@@ -83,8 +83,8 @@ def test_there_and_back_with_and_without_hard_links(
 
 def test_a_target_that_moved_is_refused_before_anything_is_replaced(swap: Swap) -> None:
     live = Path(swap.moves()[0].live).parent
-    (live / "gone").unlink()
-    (live / "gone").symlink_to("file")
+    (live / "other").symlink_to("file")  # made first: an inode is soon given again
+    (live / "other").rename(live / "gone")
     before = tree(swap)
     with pytest.raises(RefusedError, match="gone is not what it was"):
         swap.forward()

@@ -289,6 +289,8 @@ from pathlib import Path
 from safetake.repository.check import check
 from tests.support.repositories import open_repository
 
+# a shell starts what it does not wait for with SIGINT ignored
+signal.signal(signal.SIGINT, signal.default_int_handler)
 heard = threading.Event()
 calls = []
 
