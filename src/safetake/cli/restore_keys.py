@@ -43,7 +43,7 @@ def restore_keys(
     """
     from safetake.cli import output
     from safetake.cli.progress import Progress
-    from safetake.cli.restore_records import _alone
+    from safetake.recovery.inplace import alone
     from safetake.restore.beside import choose
     from safetake.scratch import scratch_folder
     from safetake.snapshots import read_manifest
@@ -66,7 +66,7 @@ def restore_keys(
         "time": time.time_ns(),
     }
     with (
-        _alone(config, writing=not dry_run),
+        alone(config, writing=not dry_run),
         scratch_folder() as scratch,
         Connection(Address.of(source_config)) as connection,
         Progress(settings.quiet) as progress,
@@ -102,14 +102,14 @@ def take_back_keys(settings: Settings, path: Path | None = None) -> int:
     SafetakeError.
     """
     from safetake.cli import output
-    from safetake.cli.restore_records import _alone
     from safetake.config import RedisConfig
     from safetake.errors import RefusedError, UsageError
+    from safetake.recovery.inplace import alone
     from safetake.sources.redis import undofile
     from safetake.sources.redis.wire import Address, Connection
 
     config = settings.load()
-    with _alone(config, writing=True):
+    with alone(config):
         if path is None:
             found = sorted(keys_folder(config).glob(f"*{undofile.SUFFIX}"))
             path = found[-1] if found else None

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -46,6 +45,7 @@ def restore_collection(
     """
     from safetake.cli import output
     from safetake.cli.progress import Progress
+    from safetake.recovery.inplace import alone
     from safetake.restore.beside import choose
     from safetake.snapshots import read_manifest
     from safetake.sources.chroma import records
@@ -54,7 +54,7 @@ def restore_collection(
     reader = repository.reader()
     node = choose(reader, snapshot, [source_name])[source_name]
     entry = (read_manifest(reader, snapshot) or {"sources": {}})["sources"].get(source_name, {})
-    with _alone(config, writing=not dry_run), Progress(settings.quiet) as progress:
+    with alone(config, writing=not dry_run), Progress(settings.quiet) as progress:
         plan = records.plan(
             source_name,
             source_config,
@@ -118,11 +118,12 @@ def take_back(settings: Settings, path: Path | None = None) -> int:
     from safetake.cli.progress import Progress
     from safetake.config import ChromaConfig
     from safetake.errors import RefusedError, UsageError
+    from safetake.recovery.inplace import alone
     from safetake.sources.chroma import takeback, undo
 
     config = settings.load()
     folder = records_folder(config)
-    with _alone(config, writing=True):
+    with alone(config):
         if path is None:
             path = next(iter(undo.unfinished(folder)), None) or undo.latest_done(folder)
         if path is None:
@@ -200,27 +201,6 @@ def _new_file(config: Config, source: str) -> Path:
     from safetake.sources.chroma.undo import SUFFIX
 
     return records_folder(config) / f"{time.time_ns():020}-{source}{SUFFIX}"
-
-
-@contextlib.contextmanager
-def _alone(config: Config, *, writing: bool) -> Iterator[None]:
-    """No restore in place at the same time, neither at work nor begun and not ended."""
-    if not writing:
-        yield
-        return
-    from safetake.errors import RefusedError
-    from safetake.recovery.inplace import restores_folder
-    from safetake.recovery.journal import open_restore, working
-
-    restores = restores_folder(config)
-    with working(restores):
-        journal = open_restore(restores)
-        if journal is not None:
-            raise RefusedError(
-                f"the restore {journal.id} was begun and not ended",
-                hint="end it with `safetake restore --resume` or `--rollback`",
-            )
-        yield
 
 
 def _need_somebody(settings: Settings) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
@@ -117,6 +115,7 @@ def _rows(settings: Settings, snapshot: str, source: str, wish: Wish, yes: bool)
 
     from safetake.cli import output, rows_output
     from safetake.clock import go_time, now_ns
+    from safetake.recovery.inplace import alone
     from safetake.restore.beside import choose
     from safetake.snapshots import find_snapshot, read_manifest
     from safetake.sources.sqlite.rows.job import Place, look_and_apply
@@ -124,7 +123,10 @@ def _rows(settings: Settings, snapshot: str, source: str, wish: Wish, yes: bool)
     started = time.perf_counter()
     config = settings.load()
     live = _live(config, source)
-    with settings.open(config) as repository, _alone(config, wish.apply and not wish.dry_run):
+    with (
+        settings.open(config) as repository,
+        alone(config, writing=wish.apply and not wish.dry_run),
+    ):
         found = find_snapshot(repository, snapshot, [source])
         reader = repository.reader()
         node = choose(reader, found, [source])[source]
@@ -215,27 +217,6 @@ def _folder(config: Config) -> Path:
     return state_folder(config.restore.state, "rows")
 
 
-@contextlib.contextmanager
-def _alone(config: Config, writing: bool) -> Iterator[None]:
-    """No restore in place at the same time, neither at work nor begun and not ended."""
-    if not writing:
-        yield
-        return
-    from safetake.errors import RefusedError
-    from safetake.recovery.inplace import restores_folder
-    from safetake.recovery.journal import open_restore, working
-
-    restores = restores_folder(config)
-    with working(restores):
-        journal = open_restore(restores)
-        if journal is not None:
-            raise RefusedError(
-                f"the restore {journal.id} was begun and not ended",
-                hint="end it with `safetake restore --resume` or `--rollback`",
-            )
-        yield
-
-
 def _ask_somebody(settings: Settings) -> None:
     from safetake.errors import UsageError
 
@@ -248,6 +229,7 @@ def _ask_somebody(settings: Settings) -> None:
 
 def _undo(settings: Settings, wanted: str, dry_run: bool, fire_triggers: bool, yes: bool) -> int:
     from safetake.cli import output, rows_output
+    from safetake.recovery.inplace import alone
     from safetake.sources.sqlite.rows.job import read_undo, undo
 
     config = settings.load()
@@ -260,7 +242,7 @@ def _undo(settings: Settings, wanted: str, dry_run: bool, fire_triggers: bool, y
         output.line(f"{folder.id}: {inserted} rows inserted, {updated} changed ({record['time']})")
         if not click.confirm("Take them back?", err=True):
             return 0
-    with _alone(config, not dry_run):
+    with alone(config, writing=not dry_run):
         result = undo(
             folder,
             record,

@@ -5,9 +5,10 @@ At most one restore is open in a state folder. The lock is held while a process 
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -116,6 +117,22 @@ def _none_open(restores: Path) -> None:
             hint="`safetake restore --resume` ends it with the restored data, `--rollback` with "
             "the data from before",
         )
+
+
+@contextlib.contextmanager
+def alone(config: Config, *, writing: bool = True) -> Iterator[None]:
+    """No restore in place at the same time, neither at work nor begun and not ended: for rows,
+    records and keys, whose undo files are no journal of it. Does nothing without `writing`.
+
+    Raises RefusedError.
+    """
+    if not writing:
+        yield
+        return
+    restores = restores_folder(config)
+    with working(restores):
+        _none_open(restores)
+        yield
 
 
 def _the_open(restores: Path) -> Journal:
