@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -115,19 +116,28 @@ def test_an_idle_control_connection_is_opened_again(tmp_path: Path) -> None:
             one.close()
 
 
+def wait_until_silent(port: int) -> None:
+    """Return when the server has stopped to answer: what was sent to it before has begun."""
+    with socket.create_connection(("127.0.0.1", port)) as probe:
+        probe.settimeout(0.1)
+        with pytest.raises(TimeoutError):
+            while True:
+                probe.sendall(b"PING\r\n")
+                probe.recv(16)
+
+
 def test_a_busy_server_is_not_waited_for_without_end(tmp_path: Path) -> None:
     options = debug_options("redis-7.0")
     with MemoryRepository() as repository, running("redis-7.0", tmp_path / "a", *options) as server:
         server.client().set("k", 1)
         one = session(config(server.url), repository, tmp_path)
         one.prepare()
-        sleeper = subprocess.Popen(
-            [sys.executable, "-c",
-             f"import redis; redis.Redis(port={server.port}).execute_command('DEBUG SLEEP', 2)"]
-        )  # fmt: skip
-        with pytest.raises(BarrierTimeoutError):
-            hold_again_and_again(one, 0.3)
-        sleeper.wait()
+        with socket.create_connection(("127.0.0.1", server.port)) as sleeper:
+            sleeper.sendall(b"DEBUG SLEEP 3\r\n")
+            wait_until_silent(server.port)
+            with pytest.raises(BarrierTimeoutError):
+                hold_again_and_again(one, 0.3)
+            assert sleeper.recv(16) == b"+OK\r\n"
         server.client().set("k", 2)  # nothing is held
         one.hold(10)  # and the next attempt works
         one.release()
