@@ -13,7 +13,8 @@ LAYERS = (
     {"__main__"},
     {"cli"},
     {"demo"},
-    {"recovery"},
+    {"operate"},
+    {"recovery", "integrity"},
     {"backup", "proof"},
     {"restore"},
     {"ahead"},
@@ -24,6 +25,8 @@ LAYERS = (
     {"storage"},
     {"columns", "configfile", "password"},
     {"config", "configplace"},
+    {"configjobs"},
+    {"configbase"},
     {"clock", "errors", "join", "model", "wording"},
 )
 """From the top; a room imports itself and what is below it, so rooms of one line never meet."""

@@ -19,7 +19,7 @@ import click
 import pytest
 from pydantic import BaseModel
 
-from safetake import config
+from safetake import config, configjobs
 from safetake.cli.app import root
 from tests.support.redis_server import BINARIES, running
 
@@ -73,12 +73,24 @@ def test_every_command_and_option_is_in_the_reference(name: str, command: click.
         ("`[services.NAME.switch.SOURCE]`", config.SwitchConfig),
         ("`[objectives.NAME]`", config.ObjectiveConfig),
         ("`[restore]`", config.RestoreConfig),
+        ("`[copies.NAME]`", config.RepositoryConfig),
+        ("`[retention]`", config.RetentionConfig),
+        ("`[retention.jobs.NAME]`", configjobs.KeepConfig),
+        ("`[references.NAME]`", configjobs.ReferenceConfig),
+        ("`[references.NAME.from]`", configjobs.ReferenceEnd),
+        ("`[drift]`", config.DriftConfig),
+        ("`[drift.sources.NAME]`", configjobs.DriftGuard),
+        ("`[daemon]`", config.DaemonConfig),
+        ("`[metrics]`", config.MetricsConfig),
+        ("`[notify]`", config.NotifyConfig),
+        ("`[kubernetes]`", config.KubernetesConfig),
     ],
 )
 def test_every_key_is_in_the_reference(heading: str, model: type[BaseModel]) -> None:
     own = section((DOCS / "reference" / "config.md").read_text(encoding="utf-8"), heading)
     rows = set(re.findall(r"^\| `(\w+)` \|", own, re.MULTILINE))
-    assert rows == set(model.model_fields) - {"type"}
+    fields = {field.alias or name for name, field in model.model_fields.items()}
+    assert rows == fields - {"type"}
 
 
 def test_the_configuration_of_the_reference_is_valid(tmp_path: Path) -> None:

@@ -1,69 +1,40 @@
 """What the configuration file may say: typed, frozen models, and nothing that touches a store.
 
 Sections: `[repository]`, `[sources.NAME]`, `[jobs.NAME]`, `[barrier]`, `[services.NAME]`,
-`[objectives.NAME]`, `[restore]`. `safetake.configfile` finds
-and reads the file and words its mistakes; no model here holds a password, only where to find one.
+`[objectives.NAME]`, `[restore]`, `[copies.NAME]`, and those of `configjobs`.
+`safetake.configfile` finds and reads the file and words its mistakes; no model here holds a
+password, only where to find one.
 """
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationInfo,
-    field_validator,
-    model_validator,
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from safetake.configbase import FilePath, Section, Span, Url, resolve
+from safetake.configjobs import (
+    DaemonConfig,
+    DriftConfig,
+    JobConfig,
+    KubernetesConfig,
+    MetricsConfig,
+    NotifyConfig,
+    ReferenceConfig,
+    RetentionConfig,
 )
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """A source's name is a folder's name in the snapshot, on any system, without quoting."""
 
-JOB_KINDS = ("backup",)
 REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 """A location with a scheme is no folder (one letter and a colon would be a drive)."""
 
 
-def _resolve(path: Path, info: ValidationInfo) -> Path:
-    """`~` is the home folder; a relative path is relative to the file; nothing else is expanded."""
-    if "\0" in str(path):
-        raise ValueError("holds a NUL character")
-    try:
-        path = path.expanduser()
-    except RuntimeError:
-        raise ValueError("there is no such home folder") from None
-    base: Path | None = (info.context or {}).get("base")
-    return Path(os.path.normpath(base / path)) if base is not None else path
-
-
-def _without_password(url: str) -> str:
-    try:
-        password = urlsplit(url).password
-    except ValueError:  # its message may repeat the password
-        raise ValueError("is not a valid URL") from None
-    if password is not None:
-        raise ValueError("holds a password; a configuration file is no place for one")
-    return url
-
-
-FilePath = Annotated[Path, AfterValidator(_resolve)]
-Url = Annotated[str, AfterValidator(_without_password)]
-
-
-class _Section(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False
-    )
-
-
-class RepositoryConfig(_Section):
+class RepositoryConfig(Section):
     """Where snapshots are kept and how its password is found (at most one of the three).
 
     With none of the three the password is taken from $SAFETAKE_PASSWORD, then $RESTIC_PASSWORD.
@@ -87,7 +58,7 @@ class RepositoryConfig(_Section):
             raise ValueError("is empty")
         if REMOTE.match(location):
             raise ValueError("this version keeps repositories in local folders only")
-        return str(_resolve(Path(location), info))
+        return str(resolve(Path(location), info))
 
     @model_validator(mode="after")
     def _one_password(self) -> RepositoryConfig:
@@ -99,14 +70,14 @@ class RepositoryConfig(_Section):
         return self
 
 
-class SqlCheck(_Section):
+class SqlCheck(Section):
     """A query that must return no row: each row is an offender."""
 
     name: str = Field(description="what the query looks for, in a few words")
     sql: str = Field(description="a SELECT that returns one row for each offender")
 
 
-class SqliteConfig(_Section):
+class SqliteConfig(Section):
     """A SQLite database file (both journal modes, live)."""
 
     type: Literal["sqlite"] = Field(description="`sqlite`")
@@ -120,7 +91,7 @@ class SqliteConfig(_Section):
     )
 
 
-class ChromaConfig(_Section):
+class ChromaConfig(Section):
     """A Chroma store: `path` of its folder (one moment), or `url` of a server (logical)."""
 
     type: Literal["chroma"] = Field(description="`chroma`")
@@ -156,7 +127,7 @@ class ChromaConfig(_Section):
         return self
 
 
-class RedisConfig(_Section):
+class RedisConfig(Section):
     """A Redis or Valkey server: redis://, rediss:// or unix:// (password by env or file)."""
 
     type: Literal["redis"] = Field(description="`redis`")
@@ -197,7 +168,7 @@ class RedisConfig(_Section):
         return self
 
 
-class FilesConfig(_Section):
+class FilesConfig(Section):
     """A folder of files."""
 
     type: Literal["files"] = Field(description="`files`")
@@ -214,21 +185,14 @@ SourceConfig = Annotated[
 ]
 
 
-class JobConfig(_Section):
-    """A named piece of work."""
-
-    kind: Literal["backup"] = Field(description="`backup`; the only kind in this version")
-    sources: list[str] = Field(default=[], description="names of sources; empty: all")
-
-
-class BarrierConfig(_Section):
+class BarrierConfig(Section):
     """How long the stores may be held together."""
 
     timeout: float = Field(default=2.0, gt=0, description="seconds to wait for one store's writers")
     attempts: int = Field(default=5, ge=1, description="tries before the backup fails")
 
 
-class HealthConfig(_Section):
+class HealthConfig(Section):
     """How a service says that it is well: it is asked until it is, or until the deadline."""
 
     url: Url | None = Field(default=None, description="answers 2xx when the service is well")
@@ -257,7 +221,7 @@ class HealthConfig(_Section):
         return self
 
 
-class SwitchConfig(_Section):
+class SwitchConfig(Section):
     """A setting of the service that says which database it uses."""
 
     setting: str = Field(
@@ -283,7 +247,7 @@ class SwitchConfig(_Section):
         return self
 
 
-class ServiceConfig(_Section):
+class ServiceConfig(Section):
     """An application process that uses the data: how it is stopped, started and asked."""
 
     uses: list[str] = Field(default=[], description="names of its sources; empty: all")
@@ -371,7 +335,7 @@ class ServiceConfig(_Section):
         return self
 
 
-class RestoreConfig(_Section):
+class RestoreConfig(Section):
     """Restores in place."""
 
     state: FilePath | None = Field(
@@ -381,21 +345,14 @@ class RestoreConfig(_Section):
     )
 
 
-class ObjectiveConfig(_Section):
+class ObjectiveConfig(Section):
     """What a source promises."""
 
-    rto: float | None = Field(default=None, gt=0, description="seconds until it is back in full")
-    partial_rto: float | None = Field(
+    rto: Span | None = Field(default=None, gt=0, description="seconds until it is back in full")
+    partial_rto: Span | None = Field(
         default=None, gt=0, description="seconds until lost rows, keys or files are back"
     )
-    rpo: float | None = Field(default=None, gt=0, description="seconds of data that may be lost")
-
-    @field_validator("rto", "partial_rto", "rpo", mode="before")
-    @classmethod
-    def _span(cls, value: Any) -> Any:
-        from safetake.wording import seconds
-
-        return seconds(value) if isinstance(value, str) else value
+    rpo: Span | None = Field(default=None, gt=0, description="seconds of data that may be lost")
 
 
 def _check_names(names: dict[str, Any], what: str) -> None:
@@ -411,16 +368,24 @@ def _check_names(names: dict[str, Any], what: str) -> None:
             raise ValueError(f"{what} names {other!r} and {name!r} differ only in case")
 
 
-class Config(_Section):
+class Config(Section):
     """The whole file."""
 
     repository: RepositoryConfig
-    sources: dict[str, SourceConfig] = {}
-    jobs: dict[str, JobConfig] = {}
+    sources: dict[str, SourceConfig] = Field(default={})
+    jobs: dict[str, JobConfig] = Field(default={})
     barrier: BarrierConfig = BarrierConfig()
-    services: dict[str, ServiceConfig] = {}
-    objectives: dict[str, ObjectiveConfig] = {}
+    services: dict[str, ServiceConfig] = Field(default={})
+    objectives: dict[str, ObjectiveConfig] = Field(default={})
     restore: RestoreConfig = RestoreConfig()
+    copies: dict[str, RepositoryConfig] = Field(default={})
+    retention: RetentionConfig = RetentionConfig()
+    references: dict[str, ReferenceConfig] = Field(default={})
+    drift: DriftConfig = DriftConfig()
+    daemon: DaemonConfig = DaemonConfig()
+    metrics: MetricsConfig = MetricsConfig()
+    notify: NotifyConfig = NotifyConfig()
+    kubernetes: KubernetesConfig = KubernetesConfig()
 
     @model_validator(mode="after")
     def _agree(self) -> Config:
@@ -429,6 +394,8 @@ class Config(_Section):
         _check_names(self.sources, "source")
         _check_names(self.jobs, "job")
         _check_names(self.services, "service")
+        _check_names(self.copies, "copy")
+        _check_names(self.references, "reference")
         for job_name, job in self.jobs.items():
             if job_name in self.sources:
                 raise ValueError(f"{job_name!r} names both a job and a source")
@@ -438,6 +405,28 @@ class Config(_Section):
                         f"jobs.{job_name}.sources: there is no source {source!r}"
                         + nearest(source, self.sources)
                     )
+            if job.to is not None and job.to not in self.copies:
+                raise ValueError(
+                    f"jobs.{job_name}.to: there is no copy {job.to!r}"
+                    + nearest(job.to, self.copies)
+                )
+        for job_name in self.retention.jobs:
+            if job_name not in self.jobs:
+                raise ValueError(
+                    f"retention.jobs: there is no job {job_name!r}" + nearest(job_name, self.jobs)
+                )
+        for reference_name, reference in self.references.items():
+            for end in (reference.from_, reference.to):
+                if end.source not in self.sources:
+                    raise ValueError(
+                        f"references.{reference_name}: there is no source {end.source!r}"
+                        + nearest(end.source, self.sources)
+                    )
+        for name in self.drift.sources:
+            if name not in self.sources:
+                raise ValueError(
+                    f"drift.sources: there is no source {name!r}" + nearest(name, self.sources)
+                )
         for service_name, service in self.services.items():
             for source in (*service.uses, *service.switch):
                 if source not in self.sources:

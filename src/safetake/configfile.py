@@ -9,27 +9,19 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from safetake.config import (
-    JOB_KINDS,
-    BarrierConfig,
     ChromaConfig,
     Config,
     FilesConfig,
-    HealthConfig,
-    JobConfig,
-    ObjectiveConfig,
     RedisConfig,
-    RepositoryConfig,
-    RestoreConfig,
-    ServiceConfig,
     SqlCheck,
     SqliteConfig,
-    SwitchConfig,
 )
+from safetake.configjobs import JOB_KINDS
 from safetake.configplace import VARIABLE as VARIABLE
 from safetake.configplace import find as find
 from safetake.errors import ConfigError
@@ -41,17 +33,8 @@ TYPES: dict[str, type[BaseModel]] = {
     "redis": RedisConfig,
     "files": FilesConfig,
 }
-_SECTIONS: dict[str, type[BaseModel]] = {
-    "repository": RepositoryConfig,
-    "barrier": BarrierConfig,
-    "restore": RestoreConfig,
-    "objectives": ObjectiveConfig,
-    "jobs": JobConfig,
-}
-
 # What the design knows and this version does not: said as such, not as a spelling mistake.
-_LATER_SECTIONS = ("retention", "notify")
-_LATER_KINDS = ("verify", "integrity", "prune", "drill", "copy")
+_LATER_KINDS = ("drill",)
 
 
 def load(path: Path) -> Config:
@@ -118,23 +101,27 @@ def _word(error: Mapping[str, Any], data: Mapping[str, Any]) -> str:
 
 def _unknown(where: str, loc: list[Any], tag: str) -> str:
     key, section = str(loc[-1]), _section(loc, tag)
-    if len(loc) == 1 and key in _LATER_SECTIONS:
-        return f"[{key}]: this version does not have this section yet"
-    if loc[0] == "jobs" and key == "schedule":
-        return f"{where}: this version has no scheduler yet; start `safetake backup JOB` with cron"
     return f"{where}: unknown key" + nearest(key, section.model_fields)
 
 
 def _section(loc: list[Any], tag: str) -> type[BaseModel]:
-    """The model that the unknown key at `loc` was put into."""
-    if len(loc) == 1:
-        return Config
-    if loc[0] == "sources":
+    """The model that the key at `loc` was put into."""
+    if loc[0] == "sources" and len(loc) > 2:
         return SqlCheck if "checks" in loc[2:-1] else TYPES[tag]
-    if loc[0] == "services":
-        inner: dict[str, type[BaseModel]] = {"health": HealthConfig, "switch": SwitchConfig}
-        return inner.get(str(loc[2]), ServiceConfig) if len(loc) > 3 else ServiceConfig
-    return _SECTIONS[str(loc[0])]
+    model: type[BaseModel] = Config
+    for part in loc[:-1]:
+        names = {field.alias or name: field for name, field in model.model_fields.items()}
+        if part in names:  # else a name that the user gave, or an item's number
+            model = _model(names[part].annotation) or model
+    return model
+
+
+def _model(annotation: Any) -> type[BaseModel] | None:
+    """The model inside `X`, `X | None`, `list[X]` or `dict[str, X]`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    inner = [_model(part) for part in get_args(annotation)]
+    return next((model for model in inner if model is not None), None)
 
 
 def _value(data: Any, loc: list[Any]) -> Any:

@@ -10,9 +10,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal, Protocol
 
-Kind = Literal["config", "keys", "data", "index", "snapshots", "locks", "proofs", "digests"]
+Kind = Literal[
+    "config", "keys", "data", "index", "snapshots", "locks", "proofs", "digests", "history"
+]
 
-KINDS: tuple[Kind, ...] = ("keys", "data", "index", "snapshots", "locks", "proofs", "digests")
+KINDS: tuple[Kind, ...] = (
+    "keys",
+    "data",
+    "index",
+    "snapshots",
+    "locks",
+    "proofs",
+    "digests",
+    "history",
+)
 """The kinds that hold many files; `config` is a single one whose name is "config"."""
 
 

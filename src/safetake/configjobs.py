@@ -1,0 +1,236 @@
+"""What the configuration says of the work that runs by itself: when, how, and who hears of it.
+
+Sections: `[jobs.NAME]`, `[retention]`, `[references.NAME]`, `[drift]`, `[daemon]`, `[metrics]`,
+`[notify]`, `[kubernetes]`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
+
+from safetake.configbase import FilePath, Section, Span, Url
+
+JOB_KINDS = ("backup", "verify", "check", "integrity", "prune", "copy")
+
+_CALENDAR_SPAN = re.compile(r"(?=\d)(\d+y)?(\d+m)?(\d+w)?(\d+d)?(\d+h)?")
+
+
+def _calendar_span(text: str) -> str:
+    if _CALENDAR_SPAN.fullmatch(text) is None:
+        raise ValueError(
+            f"{text[:40]!r} is no span of the calendar: write 24h, 30d, 12w, 12m (months) or 1y6m"
+        )
+    return text
+
+
+CalendarSpan = Annotated[str, AfterValidator(_calendar_span)]
+"""Years, months (`m`), weeks, days and hours, as restic's --keep-within has them, and weeks."""
+
+
+def _zone(name: str) -> str:
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(f"there is no time zone {name[:60]!r}") from None
+    return name
+
+
+Zone = Annotated[str, AfterValidator(_zone)]
+"""A name of the IANA database, such as `Asia/Seoul`."""
+
+
+class JobConfig(Section):
+    """A named piece of work, by hand or on a schedule."""
+
+    kind: Literal["backup", "verify", "check", "integrity", "prune", "copy"] = Field(
+        description="`backup`, `verify` (newest snapshot of each source), `check` (repository), "
+        "`integrity` (live data), `prune` (retention) or `copy` (to a second repository)"
+    )
+    sources: list[str] = Field(default=[], description="names of sources; empty: all")
+    schedule: str | None = Field(
+        default=None, description="cron expression of five fields; without it: only by hand"
+    )
+    timezone: Zone = Field(default="UTC", description="zone of the schedule, such as `Asia/Seoul`")
+    catch_up: bool = Field(
+        default=True, description="run once, at once, after runs were missed while nothing ran"
+    )
+    jitter: Span = Field(default=0, ge=0, description="seconds of random delay, at most")
+    timeout: Span = Field(default=21600, gt=0, description="seconds until a run is ended")
+    retries: int = Field(default=2, ge=0, description="further tries after a failure")
+    retry_delay: Span = Field(
+        default=60, gt=0, description="seconds before the first retry; doubles each time"
+    )
+    level: Literal["read", "open"] = Field(
+        default="open", description="of `verify`: how far the snapshots are proven"
+    )
+    read_data: bool = Field(default=False, description="of `check`: read every byte")
+    to: str | None = Field(default=None, description="of `copy`: name of a [copies.NAME]")
+
+    @field_validator("schedule")
+    @classmethod
+    def _cron(cls, schedule: str | None) -> str | None:
+        if schedule is None:
+            return None
+        from datetime import UTC, datetime
+
+        from cronsim import CronSim, CronSimError
+
+        try:
+            next(CronSim(schedule, datetime(2026, 1, 1, tzinfo=UTC)))
+        except (CronSimError, StopIteration) as error:
+            raise ValueError(
+                f"{schedule[:60]!r} is no cron expression of five fields ({error})"
+            ) from None
+        return schedule
+
+    @model_validator(mode="after")
+    def _fits(self) -> JobConfig:
+        if (self.kind == "copy") != (self.to is not None):
+            raise ValueError("to goes with kind `copy`, which needs it")
+        if self.sources and self.kind in ("check", "prune", "copy"):
+            raise ValueError(f"a job of kind {self.kind} is over the repository: no sources")
+        return self
+
+
+class KeepConfig(Section):
+    """How long snapshots are kept, counted back from the newest."""
+
+    within: CalendarSpan | None = Field(default=None, description="keep everything for so long")
+    hourly: CalendarSpan | None = Field(default=None, description="keep one each hour for so long")
+    daily: CalendarSpan | None = Field(default=None, description="keep one each day for so long")
+    weekly: CalendarSpan | None = Field(default=None, description="keep one each week for so long")
+    monthly: CalendarSpan | None = Field(
+        default=None, description="keep one each month for so long"
+    )
+    yearly: CalendarSpan | None = Field(default=None, description="keep one each year for so long")
+
+
+class RetentionConfig(KeepConfig):
+    """What `prune` keeps, for each job by itself; without any rule it removes nothing."""
+
+    timezone: Zone = Field(default="UTC", description="zone in which hours, days and months begin")
+    floor: Span = Field(default=3600, ge=0, description="seconds: nothing younger is removed")
+    safety: CalendarSpan = Field(
+        default="30d", description="how long snapshots of what a restore replaced are kept"
+    )
+    max_unused: float = Field(
+        default=0.05, ge=0, le=1, description="share of the repository that may lie unused"
+    )
+    append_only: bool = Field(
+        default=False, description="refuse to prune: the repository is append-only"
+    )
+    jobs: dict[str, KeepConfig] = Field(default={}, description="other rules for a job's snapshots")
+
+
+class ReferenceEnd(Section):
+    """One side of a reference: where the ids stand, by one of sql, collection, keys and files."""
+
+    source: str = Field(description="name of the source")
+    sql: str | None = Field(
+        default=None, description="SQLite: a SELECT of one column, the ids (NULL is skipped)"
+    )
+    collection: str | None = Field(default=None, description="Chroma: name of the collection")
+    field: str = Field(
+        default="id", description="with `collection`: the key of the metadata, or `id`"
+    )
+    keys: str | None = Field(
+        default=None, description="Redis: pattern of the keys, with `{id}` where the id stands"
+    )
+    files: str | None = Field(
+        default=None, description="files: pattern of the paths, with `{id}` where the id stands"
+    )
+
+    @model_validator(mode="after")
+    def _one_way(self) -> ReferenceEnd:
+        ways = [name for name in ("sql", "collection", "keys", "files") if getattr(self, name)]
+        if len(ways) != 1:
+            raise ValueError("exactly one of sql, collection, keys and files is needed")
+        for name in ("keys", "files"):
+            pattern = getattr(self, name)
+            if pattern is not None and pattern.count("{id}") != 1:
+                raise ValueError(f"{name} needs {{id}} once, where the id stands")
+        return self
+
+
+class ReferenceConfig(Section):
+    """A reference between stores: every id on one side must be on the other."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    from_: ReferenceEnd = Field(alias="from", description="the side that refers")
+    to: ReferenceEnd = Field(description="the side that must have it")
+
+
+class DriftGuard(Section):
+    """What counts as a sudden change of a store since its last snapshot."""
+
+    shrink: float | None = Field(
+        default=0.5, gt=0, le=1, description="share of rows, records, keys or files that vanished"
+    )
+    incompressible: float | None = Field(
+        default=0.5, gt=0, le=1, description="share of new content that does not compress any more"
+    )
+
+
+class DriftConfig(DriftGuard):
+    """Guards against silent loss, and by source."""
+
+    sources: dict[str, DriftGuard] = Field(default={}, description="other limits, by source")
+
+
+class DaemonConfig(Section):
+    """`safetake run`."""
+
+    listen: str | None = Field(
+        default="127.0.0.1:9760",
+        description="host:port of /metrics, /healthz and /readyz; empty: none",
+    )
+
+
+class MetricsConfig(Section):
+    """Where one-shot jobs leave their metrics (the daemon serves /metrics)."""
+
+    textfile: FilePath | None = Field(
+        default=None, description="file for node_exporter's textfile collector, `….prom`"
+    )
+    pushgateway: Url | None = Field(default=None, description="URL of a Pushgateway")
+
+
+class NotifyConfig(Section):
+    """Who hears of it. URLs of Apprise hold secrets: a file or a variable is the place for them."""
+
+    urls: list[str] = Field(
+        default=[], repr=False, description="URLs of Apprise that hold no secret"
+    )
+    urls_env: str | None = Field(
+        default=None, description="environment variable with URLs, separated by white space"
+    )
+    urls_file: FilePath | None = Field(default=None, description="file with one URL in each line")
+    on: list[Literal["failure", "recovery", "overdue", "digest"]] = Field(
+        default=["failure", "recovery", "overdue"], description="what is told"
+    )
+    digest: str = Field(default="0 8 * * 1", description="cron expression of the digest")
+    remind: Span = Field(
+        default=86400, gt=0, description="seconds until a failure that lasts is told again"
+    )
+    ping_env: dict[str, str] = Field(
+        default={},
+        description="job to the environment variable with its URL at a dead man's switch "
+        "(called at success, with /start and /fail added at the others)",
+    )
+
+
+class KubernetesConfig(Section):
+    """What `safetake kubernetes` renders."""
+
+    namespace: str = Field(
+        default="default",
+        pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$",
+        description="namespace of everything that is rendered",
+    )
+    image: str | None = Field(default=None, description="image with its tag and digest")

@@ -1,0 +1,1 @@
+"""What runs by itself: jobs, the daemon, retention, history, objectives, metrics, notifications."""
