@@ -93,6 +93,7 @@ def test_home_and_nothing_else_is_expanded(monkeypatch: pytest.MonkeyPatch) -> N
         (REPOSITORY + '[jobs.x]\nkind = "backup"\nschedule = "0 25 * * *"\n', "no cron expression"),
         (REPOSITORY + '[jobs.x]\nkind = "backup"\ntimezone = "Asia/Soul"\n', "no time zone"),
         (REPOSITORY + '[jobs.x]\nkind = "copy"\nto = "off"\n', "there is no copy 'off'"),
+        (REPOSITORY + '[sources.x]\ntyp = "files"\npath = "x"\n', "'typ' is no key, did you mean"),
         (REPOSITORY + '[jobs.x]\nkind = "copy"\n', "to goes with kind `copy`"),
         (REPOSITORY + '[jobs.x]\nkind = "backup"\ntimout = "1h"\n', "did you mean 'timeout'"),
         (REPOSITORY + '[retention]\ndaily = "30 days"\n', "no span of the calendar"),

@@ -6,6 +6,7 @@ file holds as a value is never repeated in a message: it may be a secret in the 
 
 from __future__ import annotations
 
+import difflib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -83,7 +84,9 @@ def _word(error: Mapping[str, Any], data: Mapping[str, Any]) -> str:
     if kind == "missing":
         return f"{where}: is missing"
     if kind == "union_tag_not_found":
-        return f"{where}.type: is missing (one of {', '.join(TYPES)})"
+        near = difflib.get_close_matches("type", map(str, _value(data, loc)), n=1)
+        meant = f"; {near[0]!r} is no key, did you mean 'type'?" if near else ""
+        return f"{where}.type: is missing (one of {', '.join(TYPES)}){meant}"
     if kind == "union_tag_invalid":
         found = str(error["ctx"]["tag"])
         return f"{where}.type: there is no such type" + nearest(found, TYPES)
