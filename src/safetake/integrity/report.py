@@ -1,51 +1,17 @@
-"""What was asked of the live data and what it answered: `Finding`s, and the report of a whole run.
+"""The report of a whole run: every `Finding` of every store, and what they come to.
 
-A question that could not be asked is a finding, too, with the level `not asked` and the reason in
-its detail: nothing is left out silently. Nothing here looks at a store.
+`Finding` itself is in `safetake.findings`, because sources make them; it is imported from either.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any
 
-Level = Literal["error", "warning", "not asked"]
+from safetake.findings import KEPT_IDS, Finding, Level, not_asked, offenders
 
-KEPT_IDS = 100
-"""Offenders that a finding names; its detail says how many there are in all."""
-
-
-@dataclass(slots=True)
-class Finding:
-    """One question put to live data.
-
-    With `ok` the answer was good and `level` says only how bad another one would be; a question
-    that was not asked has `ok=True` and the level `not asked`, and proves nothing.
-    """
-
-    source: str
-    """Name of the source; of a reference between two, the one that refers."""
-    check: str
-    """What was asked, in a few words: the same words each day, so that runs can be compared."""
-    ok: bool
-    level: Level = "error"
-    detail: str = ""
-    """For people: what was found, how many, why it was not asked."""
-    ids: list[str] = field(default_factory=list)
-    """The offenders (rows, records, keys, paths), at most `KEPT_IDS` of them."""
-    hint: str = ""
-    """The next step, in the imperative."""
-
-    @property
-    def asked(self) -> bool:
-        """Whether the question was asked at all."""
-        return self.level != "not asked"
-
-
-def not_asked(source: str, check: str, reason: str, hint: str = "") -> Finding:
-    """A question that could not be asked, with the reason."""
-    return Finding(source, check, True, "not asked", reason, hint=hint)
+__all__ = ["KEPT_IDS", "Finding", "IntegrityReport", "Level", "not_asked", "offenders"]
 
 
 @dataclass(slots=True)
