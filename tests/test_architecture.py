@@ -20,7 +20,7 @@ LAYERS = (
     {"ahead"},
     {"connect", "snapshots"},
     {"sources", "repository", "services"},
-    {"openers", "scratch", "state"},
+    {"openers", "sandbox", "scratch", "state"},
     {"swap"},
     {"storage"},
     {"columns", "configfile", "password"},
