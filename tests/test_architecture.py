@@ -17,7 +17,7 @@ LAYERS = (
     {"recovery", "integrity"},
     {"backup", "proof"},
     {"restore"},
-    {"ahead"},
+    {"ahead", "evidence"},
     {"connect", "snapshots"},
     {"sources", "repository", "services"},
     {"openers", "sandbox", "scratch", "state"},
@@ -25,7 +25,7 @@ LAYERS = (
     {"storage"},
     {"columns", "configfile", "password"},
     {"config", "configplace"},
-    {"configjobs"},
+    {"configjobs", "configkube"},
     {"configbase"},
     {"clock", "errors", "findings", "join", "model", "wording"},
 )

@@ -11,7 +11,16 @@ from collections.abc import Iterator
 from typing import Literal, Protocol
 
 Kind = Literal[
-    "config", "keys", "data", "index", "snapshots", "locks", "proofs", "digests", "history"
+    "config",
+    "keys",
+    "data",
+    "index",
+    "snapshots",
+    "locks",
+    "proofs",
+    "digests",
+    "history",
+    "evidence",
 ]
 
 KINDS: tuple[Kind, ...] = (
@@ -23,6 +32,7 @@ KINDS: tuple[Kind, ...] = (
     "proofs",
     "digests",
     "history",
+    "evidence",
 )
 """The kinds that hold many files; `config` is a single one whose name is "config"."""
 
