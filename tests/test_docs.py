@@ -19,7 +19,7 @@ import click
 import pytest
 from pydantic import BaseModel
 
-from safetake import config, configjobs
+from safetake import config, configjobs, configkube
 from safetake.cli.app import root
 from tests.support.redis_server import BINARIES, running
 
@@ -84,6 +84,9 @@ def test_every_command_and_option_is_in_the_reference(name: str, command: click.
         ("`[metrics]`", config.MetricsConfig),
         ("`[notify]`", config.NotifyConfig),
         ("`[kubernetes]`", config.KubernetesConfig),
+        ("`[kubernetes.volumes.NAME]`", configkube.VolumeConfig),
+        ("`[kubernetes.peers.HOST]`", configkube.PeerConfig),
+        ("`[[kubernetes.tolerations]]`", configkube.TolerationConfig),
     ],
 )
 def test_every_key_is_in_the_reference(heading: str, model: type[BaseModel]) -> None:

@@ -34,7 +34,10 @@ if TYPE_CHECKING:
 _PURPOSE = b"configuration"
 _MAX_BYTES = 1 << 20
 _MAX_FILES = 16
-_CHECKERS = ("config.py", "configbase.py", "configfile.py", "configjobs.py", "wording.py")
+_CHECKERS = tuple(
+    f"{name}.py"
+    for name in ("config", "configbase", "configfile", "configjobs", "configkube", "wording")
+)
 _OTHERS_HOME = re.compile(r"~[^/\"'\s]")
 _REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 

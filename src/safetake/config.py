@@ -1,7 +1,8 @@
 """What the configuration file may say: typed, frozen models, and nothing that touches a store.
 
 Sections: `[repository]`, `[sources.NAME]`, `[jobs.NAME]`, `[barrier]`, `[services.NAME]`,
-`[objectives.NAME]`, `[restore]`, `[copies.NAME]`, and those of `configjobs`.
+`[objectives.NAME]`, `[restore]`, `[copies.NAME]`, and those of `configjobs` and
+`configkube`.
 `safetake.configfile` finds and reads the file and words its mistakes; no model here holds a
 password, only where to find one.
 """
@@ -20,15 +21,18 @@ from safetake.configjobs import (
     DaemonConfig,
     DriftConfig,
     JobConfig,
-    KubernetesConfig,
     MetricsConfig,
     NotifyConfig,
     ReferenceConfig,
     RetentionConfig,
 )
+from safetake.configkube import KubernetesConfig
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 """A source's name is a folder's name in the snapshot, on any system, without quoting."""
+
+_WAYS = {"sqlite": "sql", "chroma": "collection", "redis": "keys", "files": "files"}
+"""How ids are asked of each type of source."""
 
 REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 """A location with a scheme is no folder (one letter and a colon would be a drive)."""
@@ -421,6 +425,12 @@ class Config(Section):
                     raise ValueError(
                         f"references.{reference_name}: there is no source {end.source!r}"
                         + nearest(end.source, self.sources)
+                    )
+                kind = self.sources[end.source].type
+                if end.way != _WAYS[kind]:
+                    raise ValueError(
+                        f"references.{reference_name}: {end.source} is of type {kind}, "
+                        f"which is asked by {_WAYS[kind]}, not by {end.way}"
                     )
         for name in self.drift.sources:
             if name not in self.sources:

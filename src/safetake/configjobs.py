@@ -1,7 +1,7 @@
 """What the configuration says of the work that runs by itself: when, how, and who hears of it.
 
 Sections: `[jobs.NAME]`, `[retention]`, `[references.NAME]`, `[drift]`, `[daemon]`, `[metrics]`,
-`[notify]`, `[kubernetes]`.
+`[notify]`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
 
 from safetake.configbase import FilePath, Section, Span, Url
+from safetake.ids import Template
 
 JOB_KINDS = ("backup", "verify", "check", "integrity", "prune", "copy")
 
@@ -118,6 +119,9 @@ class RetentionConfig(KeepConfig):
     safety: CalendarSpan = Field(
         default="30d", description="how long snapshots of what a restore replaced are kept"
     )
+    keep_tags: list[str] = Field(
+        default=["keep"], description="snapshots with one of these tags are never removed"
+    )
     max_unused: float = Field(
         default=0.05, ge=0, le=1, description="share of the repository that may lie unused"
     )
@@ -125,6 +129,9 @@ class RetentionConfig(KeepConfig):
         default=False, description="refuse to prune: the repository is append-only"
     )
     jobs: dict[str, KeepConfig] = Field(default={}, description="other rules for a job's snapshots")
+
+
+_WAYS = ("sql", "collection", "keys", "files")
 
 
 class ReferenceEnd(Section):
@@ -139,21 +146,39 @@ class ReferenceEnd(Section):
         default="id", description="with `collection`: the key of the metadata, or `id`"
     )
     keys: str | None = Field(
-        default=None, description="Redis: pattern of the keys, with `{id}` where the id stands"
+        default=None,
+        description="Redis: pattern of the keys, with `{id}` where the id stands "
+        "(`{id*}`: it may hold `:`)",
+    )
+    db: int | None = Field(
+        default=None, ge=0, description="with `keys`: only this database; default all of them"
     )
     files: str | None = Field(
-        default=None, description="files: pattern of the paths, with `{id}` where the id stands"
+        default=None,
+        description="files: pattern of the paths, with `{id}` where the id stands "
+        "(`{id*}`: it may hold `/`)",
     )
+
+    @property
+    def way(self) -> str:
+        """Which of the four it is."""
+        return next(name for name in _WAYS if getattr(self, name))
 
     @model_validator(mode="after")
     def _one_way(self) -> ReferenceEnd:
-        ways = [name for name in ("sql", "collection", "keys", "files") if getattr(self, name)]
+        ways = [name for name in _WAYS if getattr(self, name)]
         if len(ways) != 1:
             raise ValueError("exactly one of sql, collection, keys and files is needed")
         for name in ("keys", "files"):
             pattern = getattr(self, name)
-            if pattern is not None and pattern.count("{id}") != 1:
-                raise ValueError(f"{name} needs {{id}} once, where the id stands")
+            if pattern is None:
+                continue
+            try:
+                Template.parse(pattern)
+            except ValueError:
+                raise ValueError(f"{name} needs {{id}} once, where the id stands") from None
+        if self.db is not None and self.keys is None:
+            raise ValueError("db goes with keys")
         return self
 
 
@@ -164,6 +189,12 @@ class ReferenceConfig(Section):
 
     from_: ReferenceEnd = Field(alias="from", description="the side that refers")
     to: ReferenceEnd = Field(description="the side that must have it")
+    settle: Span = Field(
+        default=5,
+        ge=0,
+        description="seconds for which an id must stay missing: what an application writes to one "
+        "side after the other is no offender meanwhile",
+    )
 
 
 class DriftGuard(Section):
@@ -180,6 +211,12 @@ class DriftGuard(Section):
 class DriftConfig(DriftGuard):
     """Guards against silent loss, and by source."""
 
+    window: Span = Field(
+        default=604800,
+        gt=0,
+        description="seconds that an alarm lasts: the largest count of the snapshots of this time "
+        "is what the live data is measured against",
+    )
     sources: dict[str, DriftGuard] = Field(default={}, description="other limits, by source")
 
 
@@ -223,14 +260,3 @@ class NotifyConfig(Section):
         description="job to the environment variable with its URL at a dead man's switch "
         "(called at success, with /start and /fail added at the others)",
     )
-
-
-class KubernetesConfig(Section):
-    """What `safetake kubernetes` renders."""
-
-    namespace: str = Field(
-        default="default",
-        pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$",
-        description="namespace of everything that is rendered",
-    )
-    image: str | None = Field(default=None, description="image with its tag and digest")
