@@ -100,6 +100,21 @@ def test_home_and_nothing_else_is_expanded(monkeypatch: pytest.MonkeyPatch) -> N
         (REPOSITORY + '[retention.jobs.x]\ndaily = "30d"\n', "there is no job 'x'"),
         (REPOSITORY + '[references.r.from]\nsource = "a"\nsqll = "x"\n', "did you mean 'sql'"),
         (
+            REPOSITORY + '[references.r.from]\nsource = "a"\nkeys = "job:*"\n',
+            "keys needs {id} once",
+        ),
+        (
+            REPOSITORY + '[references.r.from]\nsource = "a"\nsql = "x"\ndb = 1\n',
+            "db goes with keys",
+        ),
+        (
+            REPOSITORY
+            + SQLITE
+            + '[references.r]\nfrom = {source = "projects", files = "{id*}"}\n'
+            + 'to = {source = "projects", sql = "SELECT 1"}\n',
+            "projects is of type sqlite, which is asked by sql, not by files",
+        ),
+        (
             REPOSITORY + SQLITE + '[jobs.x]\nkind = "backup"\nsources = ["project"]\n',
             "jobs.x.sources: there is no source 'project' (did you mean 'projects'?)",
         ),
