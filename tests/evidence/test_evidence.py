@@ -35,14 +35,14 @@ def draft(name: str = "total-loss", **more: Any) -> Draft:
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(),
+    | st.text(st.characters(codec=None)),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )  # fmt: skip
 
 
 @given(
-    st.text(st.characters(exclude_categories=["Cs"]), max_size=50),
+    st.text(st.characters(codec=None), max_size=50),
     json_values,
     json_values,
     st.lists(st.text("0123456789abcdef", min_size=64, max_size=64), max_size=3),
@@ -50,11 +50,8 @@ json_values = st.recursive(
 def test_given_any_findings_the_document_comes_back(
     name: str, expected: Any, found: Any, previous: list[str]
 ) -> None:
-    try:
-        checks = [Check(name=name, ok=expected == found, expected=expected, found=found)]
-        document = finished(draft(name, checks=checks), previous)
-    except DamagedError:
-        return  # a lone surrogate or the like in what was found
+    checks = [Check(name=name, ok=expected == found, expected=expected, found=found)]
+    document = finished(draft(name, checks=checks), previous)
     again = parse(document.canonical(), document.id)
     assert again == document
     assert again.id == document.id

@@ -11,7 +11,7 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from safetake.errors import DamagedError
 
@@ -19,7 +19,26 @@ MAX_BYTES = 8 << 20
 MAX_PREVIOUS = 256
 
 Id = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Text = Annotated[str, Field(max_length=4000)]
+MAX_TEXT = 4000
+
+
+def _words(value: Any) -> Any:
+    """Without half characters (file names may hold them), and cut at MAX_TEXT."""
+    if not isinstance(value, str):
+        return value
+    text = value.encode("utf-8", "backslashreplace").decode()
+    return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 1] + "…"
+
+
+def _jsonable(value: Any) -> Any:
+    """A value as JSON can hold it; in words when it is large."""
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    clean = text.encode("utf-8", "backslashreplace").decode()
+    return json.loads(text) if clean == text and len(text) <= MAX_TEXT else _words(text)
+
+
+Text = Annotated[str, BeforeValidator(_words), Field(max_length=MAX_TEXT)]
+Json = Annotated[Any, BeforeValidator(_jsonable)]
 Moment = Annotated[int, Field(ge=0, lt=1 << 63)]
 """Nanoseconds since the epoch."""
 
@@ -34,10 +53,8 @@ class Check(_Part):
     name: Text
     ok: bool
     source: Text = ""
-    expected: Any = None
-    """JSON."""
-    found: Any = None
-    """JSON."""
+    expected: Json = None
+    found: Json = None
     detail: Text = ""
 
 

@@ -62,6 +62,8 @@ class VerifyReport:
     seconds: float = 0.0
     proof: str = ""
     """Name of the stored record."""
+    evidence: str = ""
+    """Id of the document that says what was asked and found."""
 
     @property
     def rung(self) -> str:
@@ -91,6 +93,7 @@ class VerifyReport:
                 for name, checks in self.checks.items()
             },
             "proof": self.proof,
+            "evidence": self.evidence,
         }
 
 
@@ -109,7 +112,7 @@ def verify(
     `config` gives the user's own checks for sources that are still configured. `scratch` is where
     copies are opened (needs the size of the largest source). Raises StorageError.
     """
-    started = time.perf_counter()
+    started, started_ns = time.perf_counter(), now_ns()
     report = VerifyReport(snapshot.id, level)
     with repository.lock(exclusive=False):
         repository.reload()  # what was known before the lock may have been pruned since
@@ -129,6 +132,7 @@ def verify(
             ]
         report.ok = not report.problems
         report.seconds = time.perf_counter() - started
+        report.evidence = _evidence(repository, report, started_ns)
         report.proof = repository.save_document(
             "proofs",
             {
@@ -137,6 +141,7 @@ def verify(
                 "tree": snapshot.tree.hex(),
                 "rung": RUNG_OF[level],
                 "ok": report.ok,
+                "evidence": report.evidence,
                 "time": go_time(now_ns()),
                 "seconds": round(report.seconds, 3),
                 "bytes": report.bytes,
@@ -148,6 +153,49 @@ def verify(
             },
         )
     return report
+
+
+def _evidence(repository: Repository, report: VerifyReport, started_ns: int) -> str:
+    """Keep what was asked and found; returns the document's id. Raises StorageError."""
+    from safetake import evidence
+    from safetake.evidence.versions import place, versions
+
+    host, user = place()
+    blobs = evidence.Check(
+        name="every byte decrypts and hashes to its name", ok=report.ok, found=report.bytes
+    )
+    asked = [
+        evidence.Check(
+            name=check.name,
+            ok=check.ok,
+            source=name,
+            expected=check.expected,
+            found=check.found,
+            detail=check.detail,
+        )
+        for name, checks in report.checks.items()
+        for check in checks
+    ]
+    seconds = report.seconds
+    document = evidence.save(
+        repository,
+        evidence.Draft(
+            kind="verify",
+            name=f"verify, level {report.level}",
+            started_ns=started_ns,
+            ended_ns=now_ns(),
+            host=host,
+            user=user,
+            repository=repository.id,
+            snapshot=report.snapshot,
+            versions=versions(),
+            checks=asked or [blobs],
+            steps=[evidence.Step(name=report.level, started_ns=started_ns, seconds=seconds)],
+            measured={"seconds": seconds, "bytes": float(report.bytes)},
+            problems=report.problems[:_KEPT_PROBLEMS],
+        ),
+    )
+    return document.id
 
 
 def _short(value: Any) -> str:
