@@ -6,10 +6,11 @@ its detail: nothing is left out silently. Nothing here looks at a store.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 Level = Literal["error", "warning", "not asked"]
 
@@ -54,3 +55,29 @@ def offenders(found: Iterable[str]) -> tuple[int, list[str]]:
     each = iter(found)
     kept = list(islice(each, KEPT_IDS))
     return len(kept) + sum(1 for _ in each), kept
+
+
+@dataclass(slots=True)
+class Asked:
+    """What one store was asked, and sizes and counts that were learned on the way (JSON-able)."""
+
+    findings: list[Finding] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """How a live store is to be asked."""
+
+    name: str
+    """Of the source."""
+    scratch: Path
+    """An empty private folder (0700) for copies, removed after the run."""
+    entry: Mapping[str, Any] | None = None
+    """Its entry in the manifest of its newest snapshot, None when there is none."""
+    no_entry: str = "there is no snapshot of it yet"
+    """Why there is none, for people."""
+    full: bool | None = None
+    """SQLite: `integrity_check` however large it is (True), or `quick_check` only (False)."""
+    quick_above: int = 8 << 30
+    """SQLite: bytes above which `full=None` means quick."""
