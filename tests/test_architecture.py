@@ -27,7 +27,7 @@ LAYERS = (
     {"config", "configplace"},
     {"configjobs", "configkube"},
     {"configbase"},
-    {"clock", "errors", "findings", "ids", "join", "model", "wording"},
+    {"clock", "errors", "findings", "hostname", "ids", "join", "model", "wording", "yamltext"},
 )
 """From the top; a room imports itself and what is below it, so rooms of one line never meet."""
 EVERYWHERE = {"__version__"}

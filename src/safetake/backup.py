@@ -17,7 +17,6 @@ import gc
 import json
 import os
 import random
-import socket
 import stat
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -28,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from safetake import __version__
 from safetake.clock import go_time, now_ns
 from safetake.errors import BarrierTimeoutError, SafetakeError, SourceError, UsageError
+from safetake.hostname import host_name
 from safetake.model import CaptureContext, Captured, Cut, Node, Parent, Progress, Session, Source
 from safetake.repository.keys import user_name
 from safetake.repository.threads import fast_switches
@@ -331,7 +331,7 @@ def _parents(repository: Repository, sources: list[Source]) -> dict[str, Parent]
     wanted = {source.name: source.type for source in sources}
     found: dict[str, Parent] = {}
     reader = repository.reader(trust_digests=False)  # some trees: not worth loading digests for
-    host = socket.gethostname()
+    host = host_name()
     for snapshot in reversed(list_snapshots(repository, proofs=False)):
         if not wanted:
             break
@@ -386,7 +386,7 @@ def _commit(
         "format": 1,
         "time": go_time(moment.time_ns),
         "job": job,
-        "hostname": socket.gethostname(),
+        "hostname": host_name(),
         "barrier": {
             "ms": moment.ms,
             "skew_ms": moment.skew_ms,
@@ -406,7 +406,7 @@ def _commit(
         **({"parent": parents[-1]} if parents else {}),
         "tree": root.hex(),
         "paths": [f"/{name}" for name in captured],
-        "hostname": socket.gethostname(),
+        "hostname": host_name(),
         "username": user_name(),
         "uid": os.getuid(),
         "gid": os.getgid(),

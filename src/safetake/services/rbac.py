@@ -7,11 +7,11 @@ permission to ask what one may do comes with every account (`system:basic-user`)
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from safetake.yamltext import to_yaml as to_yaml
 
 if TYPE_CHECKING:
     from safetake.config import ServiceConfig
@@ -126,31 +126,4 @@ def rules(needed: set[Permission]) -> list[dict[str, Any]]:
         if any(named):
             rule["resourceNames"] = list(named)
         found.append({**rule, "verbs": allowed})
-    return found
-
-
-def to_yaml(documents: list[dict[str, Any]]) -> str:
-    """The manifests as kubectl takes them."""
-    return "".join("---\n" + "".join(_lines(document, "")) for document in documents)
-
-
-_PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9._/-]*")
-_WORDS = {"true", "false", "null", "yes", "no", "on", "off", "y", "n"}
-
-
-def _lines(value: Any, indent: str) -> list[str]:
-    found = []
-    pairs = value.items() if isinstance(value, dict) else (("-", each) for each in value)
-    for key, each in pairs:
-        head = f"{indent}- " if key == "-" else f"{indent}{key}:"
-        if isinstance(each, dict) and key == "-":
-            inner = _lines(each, indent + "  ")
-            found += [head + inner[0].lstrip(), *inner[1:]]
-        elif isinstance(each, dict) or (isinstance(each, list) and each and key != "-"):
-            found += [head + "\n", *_lines(each, indent + "  ")]
-        else:
-            text = str(each) if isinstance(each, str) else json.dumps(each)
-            plain = _PLAIN.fullmatch(text) and text.lower() not in _WORDS
-            word = text if plain else json.dumps(each)
-            found.append(f"{head}{'' if key == '-' else ' '}{word}\n")
     return found
