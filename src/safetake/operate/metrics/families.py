@@ -66,6 +66,11 @@ JOBS = (
     _counter("safetake_job_failures_total", "Runs of a job on record that failed.", *_JOB),
     _counter("safetake_job_missed_total", "Scheduled runs of a job that never began.", *_JOB),
     _gauge(
+        "safetake_job_last_missed_timestamp_seconds",
+        "When it was last noticed that a scheduled run of a job never began; 0: never.",
+        *_JOB,
+    ),
+    _gauge(
         "safetake_job_next_scheduled_timestamp_seconds",
         "When a job is due: the first moment of its schedule after its last run.",
         *_JOB,
