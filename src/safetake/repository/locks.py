@@ -5,6 +5,11 @@ other. A lock is refreshed every 5 minutes by writing a new file and removing th
 stale after 30 minutes, or at once when its process on the same host is gone. Stale locks are
 removed by whoever locks next: a crashed run never wedges the next one (one project's retention
 stood still for 52 days behind such a lock).
+
+Who has to wait does so for a bounded time. Who wants to be alone says so for some seconds at a
+time, so that one backup after the other cannot keep it out for ever, and lets others in between,
+so that nobody stands still behind a long backup. A lock that others took for stale (its host slept)
+is noticed: `assure` is called before anything is committed or removed under it.
 """
 
 from __future__ import annotations
@@ -13,9 +18,11 @@ import contextlib
 import hashlib
 import json
 import os
+import random
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +37,14 @@ from safetake.storage.local import process_exists
 
 REFRESH_S = 300.0
 STALE_NS = 30 * 60 * 10**9
+SAFE_NS = 25 * 60 * 10**9
+"""A lock that was not refreshed for so long is not relied upon any more."""
+ALONE_S = 10.0
+"""So long at a time does who wants to be alone keep new ones out while the present ones end."""
+REST_S = 30.0
+"""And lets them come and go for so long before it tries that again."""
+_PAUSE_S = 0.05
+_LONGEST_PAUSE_S = 1.0
 _OWN: set[str] = set()
 """Names of the locks that this process wrote."""
 
@@ -79,6 +94,7 @@ class Locks:
     def __init__(self, storage: Storage, key: MasterKey) -> None:
         self._storage = storage
         self._key = key
+        self._keepers: list[_Keeper] = []
 
     def list(self) -> list[LockInfo]:
         """All locks. Raises DamagedError for one that cannot be read."""
@@ -134,33 +150,95 @@ class Locks:
         self._storage.put("locks", name, sealed)
         return name
 
-    def _conflict(self, exclusive: bool, own: str) -> None:
+    def _conflict(self, exclusive: bool, own: str) -> LockInfo | None:
+        """A live lock that is in the way."""
+        found: LockInfo | None = None
         for lock in self.list():
             if lock.id == own:
                 continue
             if lock.stale():  # also one that is not in our way: it is in the way of `restic prune`
                 self._storage.remove("locks", lock.id)
                 continue
-            if not (exclusive or lock.exclusive):
-                continue
-            raise RepositoryLockedError(
-                f"the repository at {self._storage.location} is locked: {lock}",
-                hint="wait for it; if that process is really gone: `safetake unlock --all`",
-            )
+            if lock.exclusive or (exclusive and found is None):
+                found = lock
+        return found
+
+    def _locked(self, lock: LockInfo, waited: float) -> RepositoryLockedError:
+        after = f" after {waited:.0f} s of waiting" if waited else ""
+        return RepositoryLockedError(
+            f"the repository at {self._storage.location} is locked{after}: {lock}",
+            hint="wait for it; if that process is really gone: `safetake unlock --all`",
+        )
 
     @contextlib.contextmanager
-    def hold(self, *, exclusive: bool) -> Iterator[None]:
-        """Hold a lock. Raises RepositoryLockedError at once when a live lock is in the way."""
-        self._conflict(exclusive, "")
+    def hold(self, *, exclusive: bool, wait: float = 0.0) -> Iterator[None]:
+        """Hold a lock.
+
+        Raises RepositoryLockedError when a live lock is still in the way after `wait` seconds.
+        """
         with _deaf_to_hangup():
-            name = self._write(exclusive)
+            name = self._acquire(exclusive, wait)
             keeper = _Keeper(self, self._storage, name, exclusive)
+            self._keepers.append(keeper)
             try:
-                self._conflict(exclusive, name)
                 keeper.start()
                 yield
             finally:
+                self._keepers.remove(keeper)
                 keeper.stop()
+
+    def assure(self) -> None:
+        """Make sure that nobody took the locks held here for stale, or removed them.
+
+        Raises RepositoryLockedError; what was known of the repository may not be true any more.
+        """
+        for keeper in list(self._keepers):
+            if not keeper.holds():
+                raise RepositoryLockedError(
+                    f"the lock of the repository at {self._storage.location} was lost: this "
+                    "process stood still for long, or somebody removed the lock",
+                    hint="run the command again",
+                )
+
+    def _acquire(self, exclusive: bool, wait: float) -> str:
+        """Write a lock that nothing is in the way of; returns its name."""
+        began = time.monotonic()
+        pause, claim_at = _PAUSE_S, began
+        while True:
+            conflict = self._conflict(exclusive, "")
+            now = time.monotonic()
+            left = began + wait - now
+            # others that share are waited for behind our lock, as if it were held already
+            patience = min(left, ALONE_S) if exclusive and now >= claim_at else 0.0
+            if conflict is None or (not conflict.exclusive and patience > 0):
+                name, conflict = self._try(exclusive, patience)
+                if conflict is None:
+                    return name
+                if not conflict.exclusive:
+                    claim_at = time.monotonic() + REST_S
+            left = began + wait - time.monotonic()
+            if left <= 0:
+                raise self._locked(conflict, wait)
+            # at random: two that want to be alone must not meet again
+            time.sleep(min(left, pause * (0.5 + random.random())))
+            pause = min(2 * pause, _LONGEST_PAUSE_S)
+
+    def _try(self, exclusive: bool, patience: float) -> tuple[str, LockInfo | None]:
+        """Write a lock and look again, for `patience` seconds; it stays when nothing is in the
+        way."""
+        until = time.monotonic() + patience
+        name = self._write(exclusive)
+        kept = False
+        try:
+            while (conflict := self._conflict(exclusive, name)) is not None:
+                if conflict.exclusive or time.monotonic() >= until:
+                    return name, conflict
+                time.sleep(_PAUSE_S)
+            kept = True
+            return name, None
+        finally:
+            if not kept:
+                self._storage.remove("locks", name)
 
     def remove(self, *, all_locks: bool) -> Sequence[LockInfo]:
         """Remove stale locks, or all; returns those removed."""
@@ -206,17 +284,33 @@ class _Keeper:
         self._storage = storage
         self._name = name
         self._exclusive = exclusive
+        self._fresh_ns = now_ns()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lock-refresh", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
+    def holds(self) -> bool:
+        """Whether the lock is there, and no other process can have taken it for stale."""
+        # the wall clock, as others read it: it goes on while a machine sleeps
+        if not -SAFE_NS < now_ns() - self._fresh_ns < SAFE_NS:
+            return False
+        name = self._name
+        try:
+            self._storage.size("locks", name)
+        except FileNotFoundError:
+            return name != self._name  # refreshed between the two lines
+        return True
+
     def _run(self) -> None:
         while not self._stop.wait(REFRESH_S):
             try:
+                if not self.holds():
+                    return  # a new one would hide that others worked meanwhile
+                begun = now_ns()
                 fresh = self._locks._write(self._exclusive)
-                old, self._name = self._name, fresh
+                old, self._name, self._fresh_ns = self._name, fresh, begun
                 self._storage.remove("locks", old)
             except StorageError:
                 continue  # tried again in five minutes; 30 pass before others call it stale

@@ -7,7 +7,6 @@ snapshots before they load the index, so that what they list is always complete.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -16,7 +15,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
-from safetake.errors import DamagedError, RepositoryMissingError, SafetakeError
+from safetake.errors import (
+    DamagedError,
+    RepositoryLockedError,
+    RepositoryMissingError,
+    SafetakeError,
+)
 from safetake.model import BlobId
 from safetake.repository.cache import IndexCache
 from safetake.repository.crypto import MasterKey, Sealer
@@ -29,6 +33,9 @@ from safetake.repository.polynomial import random_polynomial
 from safetake.repository.reader import RepositoryReader
 from safetake.repository.writer import RepositoryWriter
 from safetake.storage import Kind, Storage
+
+_LISTINGS = 5
+"""So often is the index listed again when files vanish while they are read."""
 
 
 class Repository:
@@ -43,6 +50,8 @@ class Repository:
         self.version = int(config["version"])
         self.locks = Locks(storage, key)
         self.keys = Keys(storage, key, key_id, lambda: self.lock(exclusive=True))
+        self.lock_wait = 0.0
+        """Seconds that `lock` waits for others, when it is not told otherwise."""
         self.cache: IndexCache | None = None
         """Where this machine keeps the index between two runs; none unless it is set."""
         self._index: Index | None = None
@@ -113,9 +122,9 @@ class Repository:
         self._index = None
         self._digests = None
 
-    def lock(self, *, exclusive: bool) -> AbstractContextManager[None]:
-        """Hold a lock. Raises RepositoryLockedError."""
-        return self.locks.hold(exclusive=exclusive)
+    def lock(self, *, exclusive: bool, wait: float | None = None) -> AbstractContextManager[None]:
+        """Hold a lock; wait so many seconds for others. Raises RepositoryLockedError."""
+        return self.locks.hold(exclusive=exclusive, wait=self.lock_wait if wait is None else wait)
 
     def index_names(self) -> list[str]:
         """Names of all index files."""
@@ -130,13 +139,21 @@ class Repository:
     def index(self) -> Index:
         """All blobs; loaded at the first use. Raises DamagedError."""
         if self._index is None:
-            names = self.index_names()
-            index = self._kept_index(names) or Index()
-            for name in names:
-                if name not in index.files:
-                    with contextlib.suppress(FileNotFoundError):  # replaced since the listing
-                        index.load(name, load_unpacked(self.storage, self.key, "index", name))
-            index.freeze()
+            for _ in range(_LISTINGS):
+                names = self.index_names()
+                index = self._kept_index(names) or Index()
+                gone = False
+                for name in names:
+                    if name not in index.files:
+                        try:
+                            content = load_unpacked(self.storage, self.key, "index", name)
+                        except FileNotFoundError:
+                            gone = True
+                            continue
+                        index.load(name, content)
+                index.freeze()
+                if not gone:
+                    break  # else a prune replaced some since the listing, and wrote others
             self._index = index
         return self._index
 
@@ -193,9 +210,20 @@ class Repository:
     # documents
 
     def save_snapshot(self, document: dict[str, Any]) -> str:
-        """Store a snapshot; everything that it refers to must be flushed. Returns its id."""
+        """Store a snapshot; everything that it refers to must be flushed. Returns its id.
+
+        Raises RepositoryLockedError when a lock held here was lost: what the snapshot refers to may
+        have been pruned meanwhile, and the snapshot is not there afterwards.
+        """
+        self.locks.assure()
         plain = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
-        return save_unpacked(self.storage, self.key, "snapshots", plain)
+        name = save_unpacked(self.storage, self.key, "snapshots", plain)
+        try:
+            self.locks.assure()  # lost later than this is lost after everybody can see the snapshot
+        except RepositoryLockedError:
+            self.storage.remove("snapshots", name)
+            raise
+        return name
 
     def load_document(self, kind: Kind, name: str) -> dict[str, Any]:
         """A snapshot or proof. Raises FileNotFoundError, DamagedError."""

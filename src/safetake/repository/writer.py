@@ -28,9 +28,10 @@ from safetake.repository.crypto import MasterKey, Sealer
 from safetake.repository.digests import Digests, Hasher
 from safetake.repository.documents import save_unpacked
 from safetake.repository.index import MAX_ENTRIES, Index, encode_index
-from safetake.repository.pack import PACK_BLOBS, PACK_BYTES, Entry, encode_header
+from safetake.repository.pack import Entry
+from safetake.repository.packer import ClosedPack, Packer
 from safetake.repository.tree import encode_tree
-from safetake.storage import Storage, Upload
+from safetake.storage import Storage
 
 if TYPE_CHECKING:
     from safetake.repository.repository import Repository
@@ -91,62 +92,6 @@ class _Job:
     pooled: bool
 
 
-class _Packer:
-    """One open pack: an upload, its hash and its entries. Used by one thread at a time."""
-
-    def __init__(self, storage: Storage) -> None:
-        self._storage = storage
-        self._upload: Upload | None = None
-        self._sha = hashlib.sha256()
-        self._entries: list[Entry] = []
-        self._length = 0
-
-    def append(
-        self, blobs: list[tuple[BlobId, int]], sealed: Sequence[bytearray], *, tree: bool
-    ) -> None:
-        """(id, plain length when compressed else 0) and the sealed bytes, in the same order."""
-        if self._upload is None:
-            self._upload = self._storage.upload()
-        for (blob_id, plain_length), data in zip(blobs, sealed, strict=True):
-            self._sha.update(data)
-            self._entries.append(Entry(blob_id, tree, self._length, len(data), plain_length))
-            self._length += len(data)
-        self._upload.write(list(sealed))
-
-    @property
-    def full(self) -> bool:
-        return self._length >= PACK_BYTES or len(self._entries) >= PACK_BLOBS
-
-    def close(self, sealer: Sealer) -> _Closed | None:
-        """The finished pack to commit, or None when there is nothing in it."""
-        if self._upload is None:
-            return None
-        header = encode_header(self._entries, sealer)
-        self._sha.update(header)
-        self._upload.write([header])
-        closed = _Closed(
-            self._upload, self._sha.hexdigest(), self._entries, self._length + len(header)
-        )
-        self._upload = None
-        self._sha = hashlib.sha256()
-        self._entries = []
-        self._length = 0
-        return closed
-
-    def abort(self) -> None:
-        if self._upload is not None:
-            self._upload.abort()
-            self._upload = None
-
-
-@dataclass(slots=True)
-class _Closed:
-    upload: Upload
-    name: str
-    entries: list[Entry]
-    length: int
-
-
 @dataclass(slots=True)
 class _Flush:
     """Asks each worker to close its pack; answered through `done`."""
@@ -179,10 +124,10 @@ class RepositoryWriter:
         self._buffers: queue.SimpleQueue[bytearray] = queue.SimpleQueue()
         self._unmade = BUFFERS
         self._jobs: queue.Queue[_Job | _Flush | None] = queue.Queue(maxsize=BUFFERS)
-        self._commits: queue.Queue[_Closed | _Settle | None] = queue.Queue(maxsize=2)
+        self._commits: queue.Queue[ClosedPack | _Settle | None] = queue.Queue(maxsize=2)
         self._unindexed: list[tuple[str, list[Entry]]] = []
         self._error: BaseException | None = None
-        self._trees = _Packer(self._storage)
+        self._trees = Packer(self._storage)
         self._tree_lock = threading.Lock()
         self._tree_sealer = Sealer(self._key)
         self._closed = False
@@ -289,7 +234,7 @@ class RepositoryWriter:
     def _work(self) -> None:
         sealer = Sealer(self._key)
         hasher = Hasher(self._key)
-        packer = _Packer(self._storage)
+        packer = Packer(self._storage)
         while True:
             job = self._jobs.get()
             if job is None:
@@ -320,7 +265,7 @@ class RepositoryWriter:
                 if job.pooled and isinstance(job.data, bytearray):
                     self._buffers.put(job.data)
 
-    def _batch(self, job: _Job, sealer: Sealer, hasher: Hasher, packer: _Packer) -> list[BlobId]:
+    def _batch(self, job: _Job, sealer: Sealer, hasher: Hasher, packer: Packer) -> list[BlobId]:
         ids: list[BlobId] = []
         blobs: list[tuple[BlobId, int]] = []
         plains: list[bytes | memoryview] = []
@@ -372,19 +317,19 @@ class RepositoryWriter:
             try:
                 if self._error is not None:
                     raise self._error
-                if isinstance(item, _Closed):
+                if isinstance(item, ClosedPack):
                     self._commit_pack(item)
                 elif item.index:
                     self._save_index()
             except BaseException as error:  # noqa: BLE001 - raised again by flush and submit
                 self._error = self._error or error
-                if isinstance(item, _Closed):
+                if isinstance(item, ClosedPack):
                     item.upload.abort()
             finally:
                 if isinstance(item, _Settle):
                     item.done.set()
 
-    def _commit_pack(self, pack: _Closed) -> None:
+    def _commit_pack(self, pack: ClosedPack) -> None:
         pack.upload.commit("data", pack.name)
         self._index.add(pack.name, pack.entries)
         self._unindexed.append((pack.name, pack.entries))
@@ -397,6 +342,7 @@ class RepositoryWriter:
         packs, self._unindexed = self._unindexed, []
         if not packs:
             return
+        self._repository.locks.assure()  # else a prune may have taken our packs for leftovers
         name = save_unpacked(self._storage, self._key, "index", encode_index(packs, []))
         self._index.files.add(name)
         self._index.merge()
