@@ -59,11 +59,11 @@ def _translate(pattern: str) -> str:
         if part == "**":
             expression += ".+" if last else "(?:.*/)?"
         else:
-            expression += _component(part, pattern) + ("" if last else "/")
+            expression += component(part, pattern) + ("" if last else "/")
     return expression
 
 
-def _component(part: str, pattern: str) -> str:
+def component(part: str, pattern: str) -> str:
     expression = ""
     at = 0
     while at < len(part):
@@ -79,7 +79,7 @@ def _component(part: str, pattern: str) -> str:
             end = part.find("]", at + 2 if part[at : at + 1] in ("!", "^") else at + 1)
             if end < 0:
                 raise ConfigError(
-                    f"exclude pattern {pattern!r} has a '[' without its ']'",
+                    f"pattern {pattern!r} has a '[' without its ']'",
                     hint="write '\\[' for the character itself",
                 )
             expression += _class(part[at:end], pattern)
@@ -87,7 +87,7 @@ def _component(part: str, pattern: str) -> str:
         elif char == "\\":
             if at == len(part):
                 raise ConfigError(
-                    f"exclude pattern {pattern!r} ends in a backslash",
+                    f"pattern {pattern!r} ends in a backslash",
                     hint="write two backslashes for the character itself",
                 )
             expression += re.escape(part[at])
@@ -110,7 +110,7 @@ def _class(body: str, pattern: str) -> str:
         re.compile(expression)
     except re.error as error:
         raise ConfigError(
-            f"exclude pattern {pattern!r} has an impossible class: {error}",
+            f"pattern {pattern!r} has an impossible class: {error}",
             hint="write ranges from low to high",
         ) from error
     return expression
