@@ -364,3 +364,17 @@ def test_models_work_without_a_file() -> None:
     assert FilesConfig(type="files", path=Path("x")).path == Path("x")
     with pytest.raises(ValueError, match="only one of"):
         RedisConfig(type="redis", url="redis://h", password_env="A", password_file=Path("b"))
+
+
+def test_places_of_metrics() -> None:
+    metrics = parse(
+        REPOSITORY
+        + '[metrics]\ntextfile = "safetake.prom"\npushgateway = "http://gateway:9091/x"\n'
+    ).metrics
+    assert metrics.textfile == Path("/somewhere/safetake.prom")
+    assert "must end in .prom" in mistake(REPOSITORY + '[metrics]\ntextfile = "safetake.txt"\n')
+    for url in ("gateway:9091", "ftp://gateway", "http://"):
+        assert "must begin with http" in mistake(REPOSITORY + f'[metrics]\npushgateway = "{url}"\n')
+    assert "holds a password" in mistake(
+        REPOSITORY + '[metrics]\npushgateway = "http://u:p@gateway:9091"\n'
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
 
@@ -233,9 +234,27 @@ class MetricsConfig(Section):
     """Where one-shot jobs leave their metrics (the daemon serves /metrics)."""
 
     textfile: FilePath | None = Field(
-        default=None, description="file for node_exporter's textfile collector, `….prom`"
+        default=None, description="file for node_exporter's textfile collector, ends in `.prom`"
     )
-    pushgateway: Url | None = Field(default=None, description="URL of a Pushgateway")
+    pushgateway: Url | None = Field(
+        default=None, description="URL of a Pushgateway, such as `http://pushgateway:9091`"
+    )
+
+    @field_validator("textfile")
+    @classmethod
+    def _collected(cls, textfile: FilePath | None) -> FilePath | None:
+        if textfile is not None and textfile.suffix != ".prom":
+            raise ValueError("must end in .prom: node_exporter reads no other file")
+        return textfile
+
+    @field_validator("pushgateway")
+    @classmethod
+    def _http(cls, url: str | None) -> str | None:
+        if url is not None and (
+            urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname
+        ):
+            raise ValueError("must begin with http:// or https:// and name a host")
+        return url
 
 
 class NotifyConfig(Section):
