@@ -30,6 +30,7 @@ COMMANDS = {
     "show": "Show what is in a snapshot.",
     "verify": "Prove a snapshot: read it back, open its stores.",
     "check": "Check the repository itself.",
+    "evidence": "What proofs, restores and drills found.",
     "restore": "Bring a snapshot back, beside the live data or in its place.",
     "query": "Ask a database in a snapshot, read-only SQL.",
     "rows": "Compare rows of a snapshot with the live database, and bring them back.",
