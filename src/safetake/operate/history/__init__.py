@@ -244,30 +244,19 @@ class History:
 
     def verify(self) -> list[str]:
         """What is wrong with the records: changed, missing, cut off; empty when nothing is."""
-        found: list[str] = []
-        in_repository: dict[str, Record] | None = None
         repository = self.repository
         try:
             local = self.local()
             remembered = local.remembered()
             scan = local.scan()
+            if repository is None:
+                return problems(scan, remembered, None, "")
+            documents, _, damaged = stored.fresh(repository, ())
         except SafetakeError as error:
             return [str(error)]
-        if repository is not None:
-            try:
-                documents, _, damaged = stored.fresh(repository, ())
-            except SafetakeError as error:
-                return [*found, str(error)]
-            in_repository = {record.id: record for group in documents.values() for record in group}
-            for text in damaged:
-                found.append(text + _held(text, scan.documents.get(repository.id, {})))
-        found += problems(
-            scan,
-            remembered,
-            in_repository,
-            "" if repository is None else repository.id,
-        )
-        return found
+        held = scan.documents.get(repository.id, {})
+        found = [text + _held(text, held) for text in damaged]
+        return found + problems(scan, remembered, documents, repository.id)
 
     def _troubled(self, error: SafetakeError) -> None:
         if str(error) not in self.trouble:
