@@ -40,9 +40,11 @@ class Sample:
 
 
 def sample(segment: str, layout: Layout, count: int, read: ReadColumn) -> Sample:
-    """The records that the seed picks out of the first `count`."""
+    """The records that the seed picks out of the first `count`, or of those that a file which was
+    cut short still has."""
     import numpy as np
 
+    count = min(count, layout.records)
     run = min(RUN_ROWS, blob_rows(layout.columns[1].width))
     seed = int.from_bytes(hashlib.sha256(segment.encode()).digest()[:8], "big")
     starts = range(0, count, run)

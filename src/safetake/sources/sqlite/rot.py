@@ -31,7 +31,7 @@ CHECK = "same bytes as in the snapshot"
 WRITTEN = "it was written to since the newest snapshot"
 # Not the change time: a failing disk moves none of them, and to change bytes and put the other
 # times back is what silent damage by a program looks like.
-_SAME = ("inode", "size", "mtime_ns", "change_counter", "page_count", "page_size", "mode")
+SAME = ("inode", "size", "mtime_ns", "change_counter", "page_count", "page_size", "mode")
 HINT = "the disk or the memory may be failing; the snapshot still holds the good bytes"
 
 
@@ -63,7 +63,7 @@ def same(raw: rawfile.RawFile, path: Path, known: Mapping[str, Any]) -> bool:
     except SourceError:
         return False  # told by whoever opens it
     now = fingerprint(state, header, None)
-    if not settled(known) or any(known.get(name) != now[name] for name in _SAME):
+    if not settled(known) or any(known.get(name) != now[name] for name in SAME):
         return False
     return _same_log(live.wal_path(path), header.page_size, known.get("wal"))
 
