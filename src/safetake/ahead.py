@@ -113,7 +113,7 @@ def _sections(text: str) -> dict[str, Any]:
 def _guess(text: str, path: Path) -> _Guess | None:
     """Where the repository seems to be, and its password; None when it is not that plain."""
     section = _sections(text).get("repository")
-    if not isinstance(section, dict) or "password_command" in section:
+    if not isinstance(section, dict) or {"password_command", "overlay"} & section.keys():
         return None
     location, file = section.get("location"), section.get("password_file")
     variable = section.get("password_env")

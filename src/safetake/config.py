@@ -54,6 +54,10 @@ class RepositoryConfig(Section):
     password_command: str | None = Field(
         default=None, description="command that prints the password; run without a shell"
     )
+    overlay: FilePath | None = Field(
+        default=None,
+        description="folder that takes every change, and the repository is only read (drills)",
+    )
 
     @field_validator("location")
     @classmethod

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def open_storage(repository: RepositoryConfig) -> Storage:
     """The storage that the location names. Raises ConfigError for what is no folder."""
-    from safetake.storage import LocalStorage
+    from safetake.storage import LocalStorage, OverlayStorage
 
     location = repository.location
     if "://" in location:
@@ -23,7 +23,8 @@ def open_storage(repository: RepositoryConfig) -> Storage:
             f"[repository] location {location!r}: only folders are supported by this version",
             hint="give the path of a folder",
         )
-    return LocalStorage(Path(location))
+    storage = LocalStorage(Path(location))
+    return storage if repository.overlay is None else OverlayStorage(storage, repository.overlay)
 
 
 def open_repository(config: Config) -> Repository:
@@ -31,19 +32,28 @@ def open_repository(config: Config) -> Repository:
 
     Raises ConfigError, RepositoryMissingError, WrongPasswordError, DamagedError.
     """
+    return open_configured(config.repository)
+
+
+def open_configured(repository: RepositoryConfig) -> Repository:
+    """Open what one section says. Raises as `open_repository`."""
     from safetake.password import read_password
 
-    open_storage(config.repository)
-    return open_location(config.repository.location, read_password(config.repository))
+    return _opened(open_storage(repository), read_password(repository))
 
 
 def open_location(location: str, password: str) -> Repository:
     """Open the repository in a folder. Raises as `open_repository`."""
-    from safetake.repository import Repository
-    from safetake.repository.cache import IndexCache, cache_folder
     from safetake.storage import LocalStorage
 
-    repository = Repository.open(LocalStorage(Path(location)), password)
+    return _opened(LocalStorage(Path(location)), password)
+
+
+def _opened(storage: Storage, password: str) -> Repository:
+    from safetake.repository import Repository
+    from safetake.repository.cache import IndexCache, cache_folder
+
+    repository = Repository.open(storage, password)
     folder = cache_folder()
     if folder is not None and repository.id.isalnum():  # it names a folder
         repository.cache = IndexCache(folder, repository.id, repository.key)

@@ -16,7 +16,7 @@ from typing import get_args
 import pytest
 
 from safetake.errors import StorageError
-from safetake.storage import KINDS, Kind, LocalStorage, Storage
+from safetake.storage import KINDS, Kind, LocalStorage, OverlayStorage, Storage
 
 MANY: list[Kind] = list(KINDS)
 
@@ -25,10 +25,12 @@ def name_of(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-@pytest.fixture(params=["local"])
+@pytest.fixture(params=["local", "overlay"])
 def fresh(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Storage]:
     """Gives another object over one and the same place, as another process would have it."""
-    assert request.param == "local"
+    if request.param == "overlay":
+        base = LocalStorage(tmp_path / "base")
+        return lambda: OverlayStorage(base, tmp_path / "top")
     return lambda: LocalStorage(tmp_path / "repository")
 
 
@@ -290,3 +292,28 @@ print(storage.sweep(), storage.get("data", "ab" * 32))
     assert len(lines) == 4
     assert all("Permission denied" in line and "/ run as the owner" in line for line in lines[:3])
     assert lines[3] == "0 b'x'"
+
+
+# --------------------------------------------------------------------------- over another storage
+
+
+def test_an_overlay_changes_nothing_below(tmp_path: Path) -> None:
+    base = LocalStorage(tmp_path / "base")
+    base.create()
+    kept, gone = name_of(b"kept"), name_of(b"gone")
+    base.put("config", "config", b"c")
+    base.put("data", kept, b"kept")
+    base.put("locks", gone, b"gone")
+    before = {path: path.read_bytes() for path in base.root.rglob("*") if path.is_file()}
+    (tmp_path / "top").mkdir()
+    for over in (OverlayStorage(base, tmp_path / "top"), OverlayStorage(base, tmp_path / "top")):
+        added = name_of(b"added")
+        over.put("data", added, b"added")
+        over.remove("locks", gone)
+        assert over.exists()
+        assert {name for name, _ in over.list("data")} == {kept, added}
+        assert list(over.list("locks")) == []
+        with pytest.raises(FileNotFoundError):
+            over.get("locks", gone)
+    assert over.get("data", kept) + over.get("data", added) == b"keptadded"
+    assert {path: path.read_bytes() for path in base.root.rglob("*") if path.is_file()} == before

@@ -2,5 +2,6 @@
 
 from safetake.storage.base import KINDS, Kind, Storage, Upload
 from safetake.storage.local import LocalStorage
+from safetake.storage.overlay import OverlayStorage
 
-__all__ = ["KINDS", "Kind", "LocalStorage", "Storage", "Upload"]
+__all__ = ["KINDS", "Kind", "LocalStorage", "OverlayStorage", "Storage", "Upload"]

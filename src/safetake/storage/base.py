@@ -7,7 +7,7 @@ does not know what is inside, and never overwrites: names are content hashes (bu
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Literal, Protocol
 
 Kind = Literal[
@@ -21,6 +21,7 @@ Kind = Literal[
     "digests",
     "history",
     "evidence",
+    "leader",
 ]
 
 KINDS: tuple[Kind, ...] = (
@@ -33,6 +34,7 @@ KINDS: tuple[Kind, ...] = (
     "digests",
     "history",
     "evidence",
+    "leader",
 )
 """The kinds that hold many files; `config` is a single one whose name is "config"."""
 
@@ -86,6 +88,15 @@ class Storage(Protocol):
 
     def remove(self, kind: Kind, name: str) -> None:
         """Remove durably; a missing file is no error."""
+
+    def remove_all(self, kind: Kind, names: Iterable[str]) -> None:
+        """Remove many, durably once this returns; missing files are no error."""
+
+    def assure_removal(self, kind: Kind, names: Iterable[str]) -> None:
+        """Find out whether files can be removed, without changing anything.
+
+        Raises StorageError when the storage refuses it for any of them (append-only, read-only).
+        """
 
     def sweep(self) -> int:
         """Remove what interrupted uploads left behind; returns how many files."""

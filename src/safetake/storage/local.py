@@ -14,7 +14,7 @@ import re
 import secrets
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from safetake.errors import DamagedError, SafetakeError, StorageError
@@ -273,6 +273,40 @@ class LocalStorage:
             fsync_folder(path.parent)
         except OSError as error:
             raise _failure("remove", path, error) from error
+
+    def remove_all(self, kind: Kind, names: Iterable[str]) -> None:
+        """Remove many: one fsync for each folder, after its last unlink."""
+        folders: dict[Path, None] = {}
+        path = self.root
+        try:
+            for name in names:
+                path = self.path(kind, name)
+                path.unlink(missing_ok=True)
+                folders[path.parent] = None
+            for path in folders:
+                fsync_folder(path)
+        except OSError as error:
+            raise _failure("remove", path, error) from error
+
+    def assure_removal(self, kind: Kind, names: Iterable[str]) -> None:
+        """Ask the kernel, with a removal that it must refuse in the end.
+
+        rmdir of a file goes through every check of an unlink (owner, sticky and append-only
+        folders, immutable files, read-only file systems) and then fails because it is no folder.
+        """
+        for name in names:
+            path = self.path(kind, name)
+            try:
+                os.rmdir(path)  # noqa: PTH106 - never a folder
+            except (NotADirectoryError, FileNotFoundError):
+                continue
+            except OSError as error:
+                raise StorageError(
+                    f"the repository at {self.root} refuses to remove {kind}/{name}: "
+                    f"{error.strerror or error}",
+                    hint="an append-only or read-only repository is pruned where files may be "
+                    "removed; nothing was changed",
+                ) from error
 
     def sweep(self) -> int:
         """Remove temporary files of processes that are gone; returns how many.
