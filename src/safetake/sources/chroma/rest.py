@@ -102,17 +102,33 @@ class Server:
         """All ids of a collection at one instant."""
         return [str(one) for one in self._get(collection, {"include": []})["ids"]]
 
+    def page(
+        self, collection: dict[str, Any], include: list[str], limit: int | None, offset: int
+    ) -> dict[str, Any]:
+        """Records of one stretch (without a limit: all, at one instant), with what is included."""
+        body: dict[str, Any] = {"include": include}
+        if limit is not None:
+            body |= {"limit": limit, "offset": offset}
+        return self._get(collection, body)
+
+    def present(self, collection: dict[str, Any], ids: list[str]) -> list[str]:
+        """Those of the ids that are there."""
+        return [str(one) for one in self._get(collection, {"ids": ids, "include": []})["ids"]]
+
+    def count(self, collection: dict[str, Any]) -> int:
+        """How many records a collection has now."""
+        answer = self._call("GET", f"{_place(collection)}/count")
+        if not isinstance(answer, int):
+            raise self._not_chroma()
+        return answer
+
     def records(self, collection: dict[str, Any], ids: list[str]) -> dict[str, Any]:
         """The records that are still there, as columns."""
         include = ["documents", "embeddings", "metadatas", "uris"]
         return self._get(collection, {"ids": ids, "include": include})
 
     def _get(self, collection: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
-        path = (
-            f"tenants/{quoted(collection['tenant'])}/databases/{quoted(collection['database'])}"
-            f"/collections/{quoted(collection['id'])}/get"
-        )
-        answer = self._call("POST", path, body)
+        answer = self._call("POST", f"{_place(collection)}/get", body)
         if not isinstance(answer, dict) or not isinstance(answer.get("ids"), list):
             raise self._not_chroma()
         return answer
@@ -320,6 +336,13 @@ def inspect_server(config: ChromaConfig) -> SourceState:
                 "give the `path` of the server's folder instead of its `url`",
             )
         ],
+    )
+
+
+def _place(collection: dict[str, Any]) -> str:
+    return (
+        f"tenants/{quoted(collection['tenant'])}/databases/{quoted(collection['database'])}"
+        f"/collections/{quoted(collection['id'])}"
     )
 
 
