@@ -1,4 +1,4 @@
-"""What `/metrics` answers."""
+"""What the daemon's `/metrics` answers."""
 
 from __future__ import annotations
 
@@ -30,4 +30,15 @@ def render(config: Config, history: History, *, daemon: DaemonState | None = Non
     Reads the history and (when `history.repository` is open) the repository anew at each call.
     Never raises SafetakeError: what cannot be read is missing, and told as a metric.
     """
-    raise NotImplementedError
+    from safetake.operate.metrics import deliveries
+    from safetake.operate.metrics.collect import collect
+
+    samples = collect(config, history, deliveries.load(config))
+    if daemon is not None:
+        samples.put("safetake_daemon_up", daemon.up)
+        samples.put("safetake_daemon_leader", daemon.leader)
+        samples.seconds("safetake_daemon_start_timestamp_seconds", daemon.started_ns)
+        for name, job in config.jobs.items():
+            running = name in daemon.running
+            samples.put("safetake_job_running", running, job_name=name, kind=job.kind)
+    return samples.text()

@@ -125,16 +125,11 @@ SOURCES = (
 REPOSITORY = (
     _gauge(
         "safetake_repository_reachable",
-        "Whether a repository could be opened; `main`, or the name of a copy.",
+        "Whether a repository is there and can be listed; `main`, or the name of a copy.",
         "repository",
     ),
     _gauge("safetake_repository_bytes", "Bytes of all files of a repository.", "repository"),
     _gauge("safetake_repository_snapshots", "Snapshots in a repository.", "repository"),
-    _gauge(
-        "safetake_repository_newest_snapshot_timestamp_seconds",
-        "Moment of the newest snapshot in a repository; 0: none.",
-        "repository",
-    ),
     _gauge(
         "safetake_repository_filesystem_free_bytes",
         "What may still be written to the file system of a repository.",
@@ -228,6 +223,11 @@ class Samples:
     def seconds(self, name: str, ns: int | None, **labels: str) -> None:
         """A moment or a span given in nanoseconds."""
         self.put(name, None if ns is None else ns / 1e9, **labels)
+
+    def take(self, other: Samples) -> None:
+        """All values of another."""
+        for name, values in other.values.items():
+            self.values.setdefault(name, {}).update(values)
 
     def only(self, names: set[str], **labels: str) -> Samples:
         """The values of some names, those with these labels."""
