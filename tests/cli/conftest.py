@@ -42,7 +42,8 @@ class Workplace:
             timeout=120,
             **more,
         )
-        assert done.returncode == code, (words, done.returncode, done.stdout, done.stderr)
+        if done.returncode != code:  # pytest cuts what it shows of an assertion
+            raise AssertionError(f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}")
         assert "Traceback" not in done.stdout + done.stderr
         return done
 
