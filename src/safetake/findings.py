@@ -10,7 +10,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from safetake.model import Parent
 
 Level = Literal["error", "warning", "not asked"]
 
@@ -81,3 +84,9 @@ class Asking:
     """SQLite: `integrity_check` however large it is (True), or `quick_check` only (False)."""
     quick_above: int = 8 << 30
     """SQLite: bytes above which `full=None` means quick."""
+    parent: Parent | None = None
+    """Files: the newest snapshot, to compare contents with."""
+    read_bytes: int | None = 1 << 30
+    """Files: how much of their content is read in this run; None: all of it."""
+    turn: int = 0
+    """Counts up from run to run (days do): which part of a sample is due."""

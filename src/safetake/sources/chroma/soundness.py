@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 _RESTORE = "restore the store, or the collection, from the last proven snapshot"
 _NOT_ASKED = re.compile(r"(?P<name>.*?) \(not asked: (?P<why>.*)\)", re.DOTALL)
 _ONE_OF_BOTH = re.compile(r"(?P<what>\d+ ids have only one of both): (?P<ids>\[.*\])", re.DOTALL)
+_RECORD = re.compile(r"(?P<collection>.*): record (?P<id>'.*'|\".*\")", re.DOTALL)
 _OF_THE_COPY = re.compile(rf"/|^segments$|{re.escape(NAME)}: (?!integrity_check)")
 _MISSED = "not among its own nearest"
 _SHOWN = 300
@@ -159,21 +160,29 @@ def _named(text: str, names: Mapping[str, str]) -> str:
 
 def _as_findings(checks: list[Check], names: Mapping[str, str], name: str) -> Iterator[Finding]:
     missed: list[str] = []
+    records: dict[str, list[str]] = {}
     asked = 0
     for check in checks:
         if match := _NOT_ASKED.fullmatch(check.name):
             yield not_asked(name, match["name"], match["why"])
             continue
-        if _MISSED in check.detail:
-            missed.append(_named(check.name, names))
-        asked += ": record " in check.name
+        if match := _RECORD.fullmatch(check.name):
+            asked += 1
+            if _MISSED in check.detail:
+                missed.append(check.name)
+            bad = records.setdefault(match["collection"], [])
+            bad += [] if check.ok else [match["id"]]
+            continue
         if check.ok and _OF_THE_COPY.search(check.name):
             continue  # a copy that is not what was just read would be told
         detail, ids = ("", []) if check.ok else _detail(check)
         what = _named(check.name, names)
         yield Finding(name, what, check.ok, "error", _named(detail, names), ids, _RESTORE)
+    for collection, bad in records.items():
+        detail = f"{len(bad)} of those asked for have another vector, or none" if bad else ""
+        yield Finding(name, f"{collection}: records", not bad, "error", detail, bad, _RESTORE)
     if asked:
-        yield self_query(name, asked, missed)
+        yield _self_query(name, asked, missed)
 
 
 def _detail(check: Check) -> tuple[str, list[str]]:
@@ -185,7 +194,7 @@ def _detail(check: Check) -> tuple[str, list[str]]:
     return check.detail or f"expected {_short(check.expected)}, is {_short(check.found)}", []
 
 
-def self_query(name: str, asked: int, missed: list[str]) -> Finding:
+def _self_query(name: str, asked: int, missed: list[str]) -> Finding:
     """A vector that is asked finds its own record. An approximate index may miss a few."""
     bad = len(missed) > asked // 2
     detail = f"{len(missed)} of {asked} do not find themselves" if missed else f"{asked} asked"
