@@ -8,10 +8,11 @@ Unicode, because what an application would not find is a broken reference.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Set
 from typing import Any, NamedTuple, Protocol
 
 _PLACE = re.compile(r"\{id(\*?)\}")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _EXACT = float(1 << 53)
 """Above it a float no longer says which whole number was meant."""
 
@@ -31,6 +32,12 @@ def as_text(value: Any) -> str | None:
     if isinstance(value, bytes | bytearray):
         return value.hex()
     return str(value)
+
+
+def unicode_only(ids: Iterable[str]) -> list[str]:
+    """Those that are Unicode. Names of files and keys may hold bytes that are none (surrogates
+    stand for them), and stores that know only Unicode cannot even be asked for those."""
+    return [one for one in ids if one.isascii() or not _SURROGATE.search(one)]
 
 
 class IdReader(Protocol):

@@ -20,7 +20,7 @@ from urllib.parse import quote
 import apsw
 
 from safetake.errors import DamagedError, SourceError
-from safetake.ids import as_text
+from safetake.ids import as_text, unicode_only
 from safetake.model import Node, Reader
 from safetake.sources.chroma import catalogue
 from safetake.sources.chroma.database import BUSY_SECONDS, NAME
@@ -90,7 +90,7 @@ class FolderIds:
         with self._opening() as connection:
             found = find(connection, self._collection)
             queued = _queued(connection, found)
-            asked = [one for one in wanted if _encodes(one)]
+            asked = unicode_only(wanted)
             for at in range(0, len(asked), _ASKED):
                 some = asked[at : at + _ASKED]
                 marks = ", ".join("?" * len(some))
@@ -272,12 +272,3 @@ def _json(text: object) -> dict[str, Any] | None:
     except ValueError:
         return None
     return found if isinstance(found, dict) else None
-
-
-def _encodes(text: str) -> bool:
-    """Whether SQLite can be asked for it: a name with undecodable bytes is no record's id."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

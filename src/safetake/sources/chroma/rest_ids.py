@@ -16,7 +16,7 @@ from typing import Any
 
 from safetake.config import ChromaConfig
 from safetake.errors import DamagedError, SourceError
-from safetake.ids import as_text
+from safetake.ids import as_text, unicode_only
 from safetake.model import Node, Reader
 from safetake.sources.chroma.export import COLLECTION, RECORDS
 from safetake.sources.chroma.ids import ID, only
@@ -64,7 +64,7 @@ class ServerIds:
     def among(self, wanted: Set[str]) -> set[str]:
         if self._field != ID:
             return {one for one in self.ids() if one in wanted}
-        asked, there = sorted(wanted), set[str]()
+        asked, there = unicode_only(wanted), set[str]()
         with Server(self._config) as server:
             found = _find(server, self._collection)
             for at in range(0, len(asked), _ASKED):
