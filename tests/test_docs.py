@@ -80,6 +80,7 @@ def test_every_command_and_option_is_in_the_reference(name: str, command: click.
         ("`[references.NAME.from]`", configjobs.ReferenceEnd),
         ("`[drift]`", config.DriftConfig),
         ("`[drift.sources.NAME]`", configjobs.DriftGuard),
+        ("`[integrity]`", config.IntegrityConfig),
         ("`[daemon]`", config.DaemonConfig),
         ("`[metrics]`", config.MetricsConfig),
         ("`[notify]`", config.NotifyConfig),

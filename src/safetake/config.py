@@ -20,6 +20,7 @@ from safetake.configbase import FilePath, Section, Span, Url, resolve
 from safetake.configjobs import (
     DaemonConfig,
     DriftConfig,
+    IntegrityConfig,
     JobConfig,
     MetricsConfig,
     NotifyConfig,
@@ -390,6 +391,7 @@ class Config(Section):
     retention: RetentionConfig = RetentionConfig()
     references: dict[str, ReferenceConfig] = Field(default={})
     drift: DriftConfig = DriftConfig()
+    integrity: IntegrityConfig = IntegrityConfig()
     daemon: DaemonConfig = DaemonConfig()
     metrics: MetricsConfig = MetricsConfig()
     notify: NotifyConfig = NotifyConfig()

@@ -1,7 +1,7 @@
 """What the configuration says of the work that runs by itself: when, how, and who hears of it.
 
-Sections: `[jobs.NAME]`, `[retention]`, `[references.NAME]`, `[drift]`, `[daemon]`, `[metrics]`,
-`[notify]`.
+Sections: `[jobs.NAME]`, `[retention]`, `[references.NAME]`, `[drift]`, `[integrity]`,
+`[daemon]`, `[metrics]`, `[notify]`.
 """
 
 from __future__ import annotations
@@ -67,6 +67,9 @@ class JobConfig(Section):
     retry_delay: Span = Field(
         default=60, gt=0, description="seconds before the first retry; doubles each time"
     )
+    wait: Span = Field(
+        default=600, ge=0, description="seconds to wait for another job on the same sources"
+    )
     level: Literal["read", "open"] = Field(
         default="open", description="of `verify`: how far the snapshots are proven"
     )
@@ -83,6 +86,8 @@ class JobConfig(Section):
         from cronsim import CronSim, CronSimError
 
         try:
+            if len(schedule.split()) != 5:
+                raise CronSimError("Wrong number of fields")  # six: cronsim would take seconds
             next(CronSim(schedule, datetime(2026, 1, 1, tzinfo=UTC)))
         except (CronSimError, StopIteration) as error:
             raise ValueError(
@@ -221,12 +226,45 @@ class DriftConfig(DriftGuard):
     sources: dict[str, DriftGuard] = Field(default={}, description="other limits, by source")
 
 
+class IntegrityConfig(Section):
+    """`safetake integrity`: how much a look at the live stores may cost."""
+
+    quick_above: int = Field(
+        default=8 << 30,
+        ge=0,
+        description="bytes of a SQLite database above which `quick_check` is asked instead of "
+        "`integrity_check` (about 7 seconds for each GB)",
+    )
+    read_bytes: int = Field(
+        default=1 << 30,
+        ge=0,
+        description="bytes of a folder of files that are read and compared in one run; every file "
+        "has its turn",
+    )
+    timeout: Span = Field(
+        default=3600, gt=0, description="seconds until a store that does not answer hangs"
+    )
+    scratch: FilePath | None = Field(
+        default=None,
+        description="folder for copies of live stores, about twice the largest; default $TMPDIR",
+    )
+
+
 class DaemonConfig(Section):
     """`safetake run`."""
 
     listen: str | None = Field(
         default="127.0.0.1:9760",
         description="host:port of /metrics, /healthz and /readyz; empty: none",
+    )
+    concurrency: int = Field(default=2, ge=1, description="jobs that run at the same time")
+    grace: Span = Field(
+        default=30, gt=0, description="seconds that a job has to end before it is killed"
+    )
+    lease: Span = Field(
+        default=60,
+        ge=2,
+        description="seconds without a sign of life until another daemon takes over",
     )
 
 
