@@ -23,7 +23,7 @@ from safetake.storage import Storage
 
 DIGEST_BYTES = 20
 """160 bits of a keyed hash: an attacker cannot search collisions without the key."""
-_RECORD = DIGEST_BYTES + 32
+PAIR_BYTES = DIGEST_BYTES + 32
 _VERSION = b"\x01"
 MERGE_FILES = 24
 """More files than this are merged into one by the next writer."""
@@ -45,6 +45,22 @@ class Hasher:
         return state.digest(length=DIGEST_BYTES)
 
 
+def read_pairs(storage: Storage, key: MasterKey, name: str) -> bytes:
+    """The pairs of one file, one after the other. Raises FileNotFoundError, DamagedError."""
+    plain = Sealer(key).unseal(storage.get("digests", name), f"digests/{name}")
+    if plain[:1] != _VERSION or (len(plain) - 1) % PAIR_BYTES:
+        raise DamagedError(f"digests/{name} is damaged: not a table of digests")
+    return bytes(memoryview(plain)[1:])
+
+
+def write_pairs(storage: Storage, key: MasterKey, pairs: bytes) -> str:
+    """Store sorted pairs as one file, durably; returns its name."""
+    sealed = bytes(Sealer(key).seal(_VERSION + pairs))
+    name = hashlib.sha256(sealed).hexdigest()
+    storage.put("digests", name, sealed)
+    return name
+
+
 class Digests:
     """The known pairs. Looking up is safe from several threads; `load` first."""
 
@@ -59,28 +75,22 @@ class Digests:
         """Files that did not unseal; they are not used."""
 
     def __len__(self) -> int:
-        return len(self._sorted[0]) // _RECORD + len(self._recent)
+        return len(self._sorted[0]) // PAIR_BYTES + len(self._recent)
 
     def load(self) -> None:
         """Read every file. A damaged one is remembered in `damaged` and not used."""
         records: list[bytes] = []
-        sealer = Sealer(self._key)
         for name, _ in sorted(self._storage.list("digests")):
             try:
-                content = self._storage.get("digests", name)
-                plain = sealer.unseal(content, f"digests/{name}")
+                body = read_pairs(self._storage, self._key, name)
             except FileNotFoundError:
                 continue  # merged by another process since the listing
             except DamagedError:
                 self.damaged.append(name)
                 continue
-            if plain[:1] != _VERSION or (len(plain) - 1) % _RECORD:
-                self.damaged.append(name)
-                continue
             self._files.append(name)
-            body = bytes(plain)
-            if len(records) * _RECORD + len(body) <= MAX_RECORDS * _RECORD:
-                records.extend(body[at : at + _RECORD] for at in range(1, len(body), _RECORD))
+            if len(records) + len(body) // PAIR_BYTES <= MAX_RECORDS:
+                records.extend(body[at : at + PAIR_BYTES] for at in range(0, len(body), PAIR_BYTES))
         self._set(sorted(set(records)))
 
     def _set(self, records: list[bytes]) -> None:
@@ -107,14 +117,14 @@ class Digests:
         high = end = buckets[bucket + 1]
         while low < high:
             middle = (low + high) >> 1
-            at = middle * _RECORD
+            at = middle * PAIR_BYTES
             if table[at : at + DIGEST_BYTES] < digest:
                 low = middle + 1
             else:
                 high = middle
-        at = low * _RECORD
+        at = low * PAIR_BYTES
         if low < end and table[at : at + DIGEST_BYTES] == digest:
-            return table[at + DIGEST_BYTES : at + _RECORD]
+            return table[at + DIGEST_BYTES : at + PAIR_BYTES]
         return None
 
     def add(self, digest: bytes, blob_id: bytes) -> None:
@@ -130,7 +140,7 @@ class Digests:
         fresh = sorted(set(unsaved))  # two threads may have worked out the same pair at once
         merge = len(self._files) >= MERGE_FILES
         table = self._sorted[0]
-        known = [table[at : at + _RECORD] for at in range(0, len(table), _RECORD)]
+        known = [table[at : at + PAIR_BYTES] for at in range(0, len(table), PAIR_BYTES)]
         if len(known) + len(fresh) <= MAX_RECORDS:
             self._set(sorted({*known, *fresh}))
             table = self._sorted[0]
@@ -138,9 +148,7 @@ class Digests:
             self._recent.pop(record[:DIGEST_BYTES], None)
         body = table if merge and len(known) + len(fresh) <= MAX_RECORDS else b"".join(fresh)
         merge = body is table
-        sealed = bytes(Sealer(self._key).seal(_VERSION + body))
-        name = hashlib.sha256(sealed).hexdigest()
-        self._storage.put("digests", name, sealed)
+        name = write_pairs(self._storage, self._key, body)
         if merge:
             self._remove(self._files)
             self._files = []

@@ -164,6 +164,13 @@ class Index:
         table, buckets = self._sorted
         return bytes.fromhex("".join(self._packs)), buckets.tobytes(), table
 
+    def table(self) -> tuple[list[str], bytes]:
+        """(names of the packs, all blobs): for each 49 bytes, id ‖ number of the pack ‖ offset ‖
+        length ‖ plain length (0: stored without compression) ‖ whether it is a tree. The numbers
+        have four bytes, little-endian; the records are sorted."""
+        self.merge(0)
+        return list(self._packs), self._sorted[0]
+
     @staticmethod
     def restore(packs: bytes, buckets: bytes, table: bytes) -> Index:
         """What `dump` gave. Raises ValueError for lengths that no `dump` has."""

@@ -187,6 +187,10 @@ class Locks:
                 self._keepers.remove(keeper)
                 keeper.stop()
 
+    def alone(self) -> bool:
+        """Whether this thread holds an exclusive lock already."""
+        return any(keeper.own_and_exclusive() for keeper in list(self._keepers))
+
     def assure(self) -> None:
         """Make sure that nobody took the locks held here for stale, or removed them.
 
@@ -284,12 +288,17 @@ class _Keeper:
         self._storage = storage
         self._name = name
         self._exclusive = exclusive
+        self._owner = threading.get_ident()
         self._fresh_ns = now_ns()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lock-refresh", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
+
+    def own_and_exclusive(self) -> bool:
+        """Whether this thread is alone under it."""
+        return self._exclusive and self._owner == threading.get_ident()
 
     def holds(self) -> bool:
         """Whether the lock is there, and no other process can have taken it for stale."""

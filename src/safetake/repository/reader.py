@@ -113,6 +113,10 @@ class RepositoryReader:
         blob = bytes(self._load(tree_id, tree=True))
         return decode_tree(blob, f"tree {tree_id.hex()[:12]}")
 
+    def tree_blob(self, tree_id: BlobId) -> bytes | bytearray:
+        """The JSON of a directory, proven."""
+        return self._load(tree_id, tree=True)
+
     def references(self, tree_id: BlobId) -> tuple[list[BlobId], list[BlobId]]:
         """(subtrees, data blobs) of a directory: a tenth of the work of `tree`."""
         return tree_references(self._load(tree_id, tree=True))
