@@ -8,6 +8,6 @@ Pushgateway. `families` is the list of what there is; docs/reference/metrics.md 
 from __future__ import annotations
 
 from safetake.operate.metrics.exporter import CONTENT_TYPE, DaemonState, render
-from safetake.operate.metrics.publish import publish
+from safetake.operate.metrics.publishing import publish
 
 __all__ = ["CONTENT_TYPE", "DaemonState", "publish", "render"]

@@ -7,13 +7,15 @@ one group `job="safetake"` for everything else. Each is put whole: what is gone 
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
+import re
 import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from safetake.errors import SafetakeError
 from safetake.operate.metrics import deliveries
@@ -32,6 +34,7 @@ PUSH_S = 20.0
 """How long all of them together are."""
 GROUP = "safetake"
 """Value of `job` of the group with everything but the document's two names."""
+_PLAIN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 
 
 def publish(config: Config, history: History) -> None:
@@ -104,17 +107,25 @@ def groups(samples: Samples) -> dict[str, Samples]:
     return found
 
 
+def group_path(job: str, instance: str) -> str:
+    """Where a group is, below the URL of a Pushgateway; which takes no slash, however quoted."""
+    return f"/metrics/{_part('job', job)}/{_part('instance', instance)}"
+
+
+def _part(label: str, text: str) -> str:
+    if _PLAIN.fullmatch(text):
+        return f"{label}/{text}"
+    return f"{label}@base64/{base64.urlsafe_b64encode(text.encode(errors='replace')).decode()}"
+
+
 def _push(url: str, samples: Samples, known: Deliveries) -> None:
     """Put every group, and delete those of jobs that are not configured any more."""
     import httpx
 
     from safetake.hostname import host_name
 
-    place = quote(host_name(), safe="")
-    bodies = {
-        f"/metrics/job/{quote(job, safe='')}/instance/{place}": group.text()
-        for job, group in groups(samples).items()
-    }
+    host = host_name()
+    bodies = {group_path(job, host): group.text() for job, group in groups(samples).items()}
     deadline = time.monotonic() + PUSH_S
     with httpx.Client(timeout=ANSWER_S, follow_redirects=False) as client:
         for group, body in bodies.items():
