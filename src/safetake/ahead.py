@@ -59,8 +59,12 @@ class _Guess:
     password: str
 
 
-def open_ahead(path: Path) -> tuple[Config, Callable[[], Repository]]:
+def open_ahead(
+    path: Path, meanwhile: Callable[[], None] = lambda: None
+) -> tuple[Config, Callable[[], Repository]]:
     """The checked configuration at `path`, and what gives its repository, opened.
+
+    `meanwhile` is called while scrypt runs: to import what will be needed.
 
     Raises what `configfile.load` raises; the function what `connect.open_repository` does.
     """
@@ -74,6 +78,7 @@ def open_ahead(path: Path) -> tuple[Config, Callable[[], Repository]]:
         _begin(guess)
         if kept is not None and os.path.lexists(kept):
             _import_sources(text)
+            meanwhile()
             with contextlib.suppress(SafetakeError):  # met again below, after the configuration
                 repository = _open(guess)
                 good = _read(kept, digest, repository)

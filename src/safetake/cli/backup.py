@@ -40,13 +40,18 @@ def command(settings: Settings, names: tuple[str, ...]) -> int:
     from safetake.cli import output
     from safetake.cli.progress import Progress
 
-    config, opened = open_ahead(settings.find())
+    config, opened = open_ahead(settings.find(), _import)
     from safetake.backup import chosen_sources, run_backup
+    from safetake.operate.history import facts, recorded
 
     sources, job = select(config, names)
-    refuse_half_restored(config, chosen_sources(config, sources, job))
-    with Progress(settings.quiet) as progress:
-        report = run_backup(config, sources=sources, job=job, progress=progress, opened=opened)
+    with recorded(config, "backup", job=job or "") as run:
+        refuse_half_restored(config, chosen_sources(config, sources, job))
+        with Progress(settings.quiet) as progress:
+            report = run_backup(
+                config, sources=sources, job=job, progress=progress, opened=run.opening(opened)
+            )
+        facts.backup(run, report)
     found = report.as_dict()
     if settings.json:
         output.document(found)
@@ -55,6 +60,12 @@ def command(settings: Settings, names: tuple[str, ...]) -> int:
             show(found)
         complain(found)
     return report.exit_code
+
+
+def _import() -> None:
+    import safetake.backup
+    import safetake.operate.after
+    import safetake.operate.history.facts  # noqa: F401
 
 
 def refuse_half_restored(config: Config, sources: list[str]) -> None:

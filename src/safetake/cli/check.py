@@ -18,12 +18,16 @@ def command(settings: Settings, read_data: bool) -> int:
     """
     from safetake.cli import output
     from safetake.cli.progress import Progress
+    from safetake.operate.history import facts, recorded
     from safetake.repository.check import check
     from safetake.wording import size
 
-    with settings.open(settings.load()) as repository:
+    config = settings.load()
+    with recorded(config, "check") as run, settings.open(config) as repository:
+        run.repository = repository
         with Progress(settings.quiet) as progress:
             report = check(repository, read_data, progress)
+        facts.check(run, report)
     if settings.json:
         output.document(report.as_dict())
         return report.exit_code

@@ -101,6 +101,7 @@ def command(
     """
     from safetake import configfile
     from safetake.connect import open_storage
+    from safetake.operate.history import recorded
 
     wanted = wanted_sources(sqlite, chroma, redis, files)
     path = settings.config_file or Path(os.environ.get(configfile.VARIABLE) or "safetake.toml")
@@ -116,7 +117,10 @@ def command(
     password_made = _password(config, exists)
     if written:
         _write(path, text)
-    with _repository(config, exists) as opened:
+    with recorded(config, "init") as run, _repository(config, exists) as opened:
+        run.repository = opened
+        run.facts |= {"repository": opened.id, "repository_made": not exists}
+        run.facts |= {"config_written": written, "password_made": password_made}
         kit = recovery_kit(config, opened, path)
     kit["config_written"] = written
     kit["password_made"] = password_made

@@ -53,6 +53,7 @@ def add_key(settings: Settings, new_password_file: Path | None) -> int:
     """Add a key: one more password that opens the repository."""
     from safetake.cli import output
     from safetake.errors import UsageError
+    from safetake.operate.history import recorded
     from safetake.password import read_file
 
     if new_password_file is None and not sys.stdin.isatty():
@@ -60,14 +61,17 @@ def add_key(settings: Settings, new_password_file: Path | None) -> int:
             "there is no terminal to ask for the new password",
             hint="give it with --new-password-file FILE",
         )
-    with settings.open(settings.load()) as repository:
+    config = settings.load()
+    with recorded(config, "key") as run, settings.open(config) as repository:
+        run.repository = repository
+        run.facts["action"] = "add"
         if new_password_file is not None:
             password = read_file(new_password_file)
         else:
             password = click.prompt(
                 "new password", hide_input=True, confirmation_prompt=True, err=True
             )
-        key_id = repository.keys.add(password)
+        key_id = run.facts["key"] = repository.keys.add(password)
     if settings.json:
         output.document({"id": key_id})
     elif not settings.quiet:
@@ -81,9 +85,13 @@ def add_key(settings: Settings, new_password_file: Path | None) -> int:
 def remove_key(settings: Settings, key_id: str) -> int:
     """Remove a key: its password opens the repository no more."""
     from safetake.cli import output
+    from safetake.operate.history import recorded
 
-    with settings.open(settings.load()) as repository:
-        removed = repository.keys.remove(key_id)
+    config = settings.load()
+    with recorded(config, "key") as run, settings.open(config) as repository:
+        run.repository = repository
+        run.facts |= {"action": "remove", "key": key_id}
+        removed = run.facts["key"] = repository.keys.remove(key_id)
     if settings.json:
         output.document({"id": removed})
     elif not settings.quiet:

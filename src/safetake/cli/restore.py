@@ -142,7 +142,7 @@ def command(
 
         found = find_snapshot(repository, snapshot, sources)
         if target is not None:
-            return _beside(settings, repository, found, list(sources), target, overwrite)
+            return _beside(settings, config, repository, found, list(sources), target, overwrite)
         if collections or ids or patterns or db is not None:
             return _some(
                 settings, repository, config, found, list(sources),
@@ -168,6 +168,7 @@ def _mode(online: bool, beside: bool) -> str:
 
 def _beside(
     settings: Settings,
+    config: Config,
     repository: Repository,
     found: SnapshotInfo,
     sources: list[str],
@@ -176,13 +177,18 @@ def _beside(
 ) -> int:
     from safetake.cli import output
     from safetake.cli.progress import Progress
+    from safetake.operate.history import facts, recorded
     from safetake.restore.beside import restore_to
     from safetake.wording import size
 
-    with Progress(settings.quiet) as progress:
+    with (
+        recorded(config, "restore", repository=repository) as run,
+        Progress(settings.quiet) as progress,
+    ):
         report = restore_to(
             repository, found, sources, target, overwrite=overwrite, progress=progress
         )
+        facts.restored_to(run, report)
     if settings.json:
         output.document(report.as_dict())
         return report.exit_code

@@ -46,11 +46,16 @@ def restore(
 ) -> int:
     """Plan, ask, do, print."""
     from safetake.cli.restore_records import refuse_cut_off
+    from safetake.operate.history import facts, recorded
     from safetake.recovery.inplace import restore_in_place
 
-    if not dry_run:
-        refuse_cut_off(config)
-    with Progress(settings.quiet) as progress:
+    with (
+        recorded(config, "restore", repository=repository, wanted=not dry_run) as run,
+        Progress(settings.quiet) as progress,
+    ):
+        run.facts |= {"snapshot": snapshot.id, "sources": names or snapshot.sources}
+        if not dry_run:
+            refuse_cut_off(config)
         plan, outcome = restore_in_place(
             repository,
             config,
@@ -61,6 +66,12 @@ def restore(
             _telling(settings, progress),
             undo_of=undo_of,
         )
+        if outcome is None:
+            run.wanted = False
+        else:
+            facts.restored(run, outcome, "undo" if undo_of else "in place", _code(outcome))
+            total = sum(int(source.entry.get("bytes") or 0) for source in plan.sources.values())
+            run.facts |= {"bytes": total, "undo_of": undo_of}
     if outcome is None:
         if settings.json:
             output.document(plan.as_dict())
@@ -192,20 +203,24 @@ def _code(outcome: Outcome) -> int:
 
 def end(settings: Settings, *, resume: bool) -> int:
     """`--resume` and `--rollback`."""
+    from safetake.operate.history import facts, recorded
     from safetake.recovery.inplace import resume as go_on
     from safetake.recovery.inplace import roll_back
     from safetake.snapshots import find_snapshot
 
     config = settings.load()
     with contextlib.ExitStack() as stack:
+        run = stack.enter_context(recorded(config, "restore"))
+        action = run.facts["action"] = "resume" if resume else "rollback"
         progress = stack.enter_context(Progress(settings.quiet))
         telling = _telling(settings, progress)
 
         def opening(snapshot: str) -> tuple[Repository, SnapshotInfo]:
-            repository = stack.enter_context(settings.open(config))
-            return repository, find_snapshot(repository, snapshot)
+            run.repository = stack.enter_context(settings.open(config))
+            return run.repository, find_snapshot(run.repository, snapshot)
 
         outcome = go_on(config, opening, telling) if resume else roll_back(config, telling)
+        facts.restored(run, outcome, action, _code(outcome))
     return _done(settings, outcome)
 
 

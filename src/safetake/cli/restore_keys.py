@@ -43,6 +43,8 @@ def restore_keys(
     """
     from safetake.cli import output
     from safetake.cli.progress import Progress
+    from safetake.operate.history import facts as history_facts
+    from safetake.operate.history import recorded
     from safetake.recovery.inplace import alone
     from safetake.restore.beside import choose
     from safetake.scratch import scratch_folder
@@ -66,11 +68,13 @@ def restore_keys(
         "time": time.time_ns(),
     }
     with (
+        recorded(config, "restore", repository=repository, wanted=not dry_run) as run,
         alone(config, writing=not dry_run),
         scratch_folder() as scratch,
         Connection(Address.of(source_config)) as connection,
         Progress(settings.quiet) as progress,
     ):
+        run.facts |= {"action": "keys", "snapshot": snapshot.id, "sources": [source_name]}
         _refuse(facts, connection, source_name)
         dump = scratch / "dump.rdb"
         for inner in reader.tree(node.subtree) if node.subtree is not None else []:
@@ -80,10 +84,12 @@ def restore_keys(
         if dry_run or not yes:
             planned = keys.run(None)
             if dry_run or not (planned.missing or (changed and planned.changed)):
+                run.wanted = False
                 return _print(settings, planned, None, begin, 0.0)
             if not settings.json and not settings.quiet:
                 _table(planned, changed=changed)
             if not _confirmed(settings):
+                run.wanted = False
                 output.note("nothing was changed")
                 return 1
         started = time.perf_counter()
@@ -92,6 +98,10 @@ def restore_keys(
             report = keys.run(undo)
             kept = path if undo.made else None
         seconds = time.perf_counter() - started
+        history_facts.part(
+            run, "keys", source_name, 0 if report.complete else 3,
+            seconds=round(seconds, 3), done=kept is not None, id="" if kept is None else kept.name,
+        )  # fmt: skip
     return _print(settings, report, kept, begin, seconds)
 
 
@@ -104,12 +114,14 @@ def take_back_keys(settings: Settings, path: Path | None = None) -> int:
     from safetake.cli import output
     from safetake.config import RedisConfig
     from safetake.errors import RefusedError, UsageError
+    from safetake.operate.history import facts, recorded
     from safetake.recovery.inplace import alone
     from safetake.sources.redis import undofile
     from safetake.sources.redis.wire import Address, Connection
 
     config = settings.load()
-    with alone(config):
+    with recorded(config, "restore") as run, alone(config):
+        run.facts["action"] = "undo keys"
         if path is None:
             found = sorted(keys_folder(config).glob(f"*{undofile.SUFFIX}"))
             path = found[-1] if found else None
@@ -127,6 +139,7 @@ def take_back_keys(settings: Settings, path: Path | None = None) -> int:
             )
         with Connection(Address.of(source)) as connection:
             result = undofile.take_back(path, connection)
+        facts.part(run, "undo keys", name, 3 if result.kept else 0, id=path.name)
         if not result.kept:
             path.rename(path.with_suffix(".undone"))
     if settings.json:

@@ -45,6 +45,7 @@ def restore_collection(
     """
     from safetake.cli import output
     from safetake.cli.progress import Progress
+    from safetake.operate.history import facts, recorded
     from safetake.recovery.inplace import alone
     from safetake.restore.beside import choose
     from safetake.snapshots import read_manifest
@@ -54,7 +55,12 @@ def restore_collection(
     reader = repository.reader()
     node = choose(reader, snapshot, [source_name])[source_name]
     entry = (read_manifest(reader, snapshot) or {"sources": {}})["sources"].get(source_name, {})
-    with alone(config, writing=not dry_run), Progress(settings.quiet) as progress:
+    with (
+        recorded(config, "restore", repository=repository, wanted=not dry_run) as run,
+        alone(config, writing=not dry_run),
+        Progress(settings.quiet) as progress,
+    ):
+        run.facts |= {"action": "records", "snapshot": snapshot.id, "sources": [source_name]}
         plan = records.plan(
             source_name,
             source_config,
@@ -76,6 +82,7 @@ def restore_collection(
             if not settings.json and not settings.quiet:
                 _print(plan)
             if done:
+                run.wanted = False
                 if settings.json:
                     output.document(_document(plan, None, None, 0.0))
                 elif not settings.quiet:
@@ -83,11 +90,17 @@ def restore_collection(
                 return 0
             if not yes and not click.confirm("Change the records of the server?", err=True):
                 output.note("nothing was changed")
+                run.wanted = False
                 return 1
             path = cut_off or _new_file(config, source_name)
             started = time.perf_counter()
             report = records.apply(plan, path, progress)
             seconds = time.perf_counter() - started
+            facts.part(
+                run, "records", source_name, 3 if report.kept or report.different else 0,
+                seconds=round(seconds, 3), id=path.name, added=report.added,
+                updated=report.updated, deleted=report.deleted,
+            )  # fmt: skip
     if settings.json:
         output.document(_document(plan, report.as_dict(), path, seconds))
     elif not settings.quiet:
@@ -118,12 +131,14 @@ def take_back(settings: Settings, path: Path | None = None) -> int:
     from safetake.cli.progress import Progress
     from safetake.config import ChromaConfig
     from safetake.errors import RefusedError, UsageError
+    from safetake.operate.history import facts, recorded
     from safetake.recovery.inplace import alone
     from safetake.sources.chroma import takeback, undo
 
     config = settings.load()
     folder = records_folder(config)
-    with alone(config):
+    with recorded(config, "restore") as run, alone(config):
+        run.facts["action"] = "undo records"
         if path is None:
             path = next(iter(undo.unfinished(folder)), None) or undo.latest_done(folder)
         if path is None:
@@ -138,6 +153,8 @@ def take_back(settings: Settings, path: Path | None = None) -> int:
             )
         with Progress(settings.quiet) as progress:
             result = takeback.undo(name, source, path, progress)
+        code = 3 if result.kept or result.different else 0
+        facts.part(run, "undo records", name, code, id=path.name)
     if settings.json:
         output.document({"undone": result.as_dict(), "file": str(path)})
     elif not settings.quiet:
@@ -151,7 +168,7 @@ def take_back(settings: Settings, path: Path | None = None) -> int:
         if some:
             names = ", ".join(some[:_SHOWN])
             output.note(output.printable_lines(f"{len(some)} {what}: {names}"))
-    return 3 if result.kept or result.different else 0
+    return code
 
 
 def records_folder(config: Config) -> Path:

@@ -115,6 +115,7 @@ def _rows(settings: Settings, snapshot: str, source: str, wish: Wish, yes: bool)
 
     from safetake.cli import output, rows_output
     from safetake.clock import go_time, now_ns
+    from safetake.operate.history import facts, recorded
     from safetake.recovery.inplace import alone
     from safetake.restore.beside import choose
     from safetake.snapshots import find_snapshot, read_manifest
@@ -124,10 +125,13 @@ def _rows(settings: Settings, snapshot: str, source: str, wish: Wish, yes: bool)
     config = settings.load()
     live = _live(config, source)
     with (
+        recorded(config, "rows", wanted=wish.apply and not wish.dry_run) as run,
         settings.open(config) as repository,
         alone(config, writing=wish.apply and not wish.dry_run),
     ):
+        run.repository = repository
         found = find_snapshot(repository, snapshot, [source])
+        run.facts |= {"action": "apply", "snapshot": found.id, "sources": [source]}
         reader = repository.reader()
         node = choose(reader, found, [source])[source]
         manifest = read_manifest(reader, found) or {"sources": {}}
@@ -161,9 +165,14 @@ def _rows(settings: Settings, snapshot: str, source: str, wish: Wish, yes: bool)
             "repository_share": round(reader.fetched_bytes / stored, 6) if stored else 0.0,
             "local_bytes": report.local_bytes,
         }
-    seconds = time.perf_counter() - started
-    left_out = report.result is not None and report.result.skipped
-    code = 3 if wish.apply and (left_out or report.unable) else 0
+        seconds = time.perf_counter() - started
+        left_out = report.result is not None and report.result.skipped
+        code = 3 if wish.apply and (left_out or report.unable) else 0
+        run.wanted = run.wanted and report.result is not None
+        facts.part(
+            run, "apply", source, code, seconds=round(seconds, 3),
+            id="" if report.undo is None else report.undo.id,
+        )  # fmt: skip
     if settings.json:
         document = rows_output.as_document(report)
         output.document(
@@ -229,6 +238,7 @@ def _ask_somebody(settings: Settings) -> None:
 
 def _undo(settings: Settings, wanted: str, dry_run: bool, fire_triggers: bool, yes: bool) -> int:
     from safetake.cli import output, rows_output
+    from safetake.operate.history import facts, recorded
     from safetake.recovery.inplace import alone
     from safetake.sources.sqlite.rows.job import read_undo, undo
 
@@ -242,7 +252,8 @@ def _undo(settings: Settings, wanted: str, dry_run: bool, fire_triggers: bool, y
         output.line(f"{folder.id}: {inserted} rows inserted, {updated} changed ({record['time']})")
         if not click.confirm("Take them back?", err=True):
             return 0
-    with alone(config, writing=not dry_run):
+    with recorded(config, "rows", wanted=not dry_run) as run, alone(config, writing=not dry_run):
+        run.facts |= {"action": "undo", "sources": [record["source"]], "id": folder.id}
         result = undo(
             folder,
             record,
@@ -251,7 +262,8 @@ def _undo(settings: Settings, wanted: str, dry_run: bool, fire_triggers: bool, y
             dry_run=dry_run,
             fire_triggers=fire_triggers,
         )
-    code = 3 if result.skipped else 0
+        code = 3 if result.skipped else 0
+        facts.part(run, "undo", record["source"], code, snapshot=record["snapshot"])
     if settings.json:
         found = result.as_dict()
         output.document(

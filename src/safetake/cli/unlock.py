@@ -17,9 +17,13 @@ def command(settings: Settings, all_locks: bool) -> int:
     life. `--all` removes the others, too: only when you know that nothing uses the repository.
     """
     from safetake.cli import output
+    from safetake.operate.history import recorded
 
-    with settings.open(settings.load()) as repository:
+    config = settings.load()
+    with recorded(config, "unlock") as run, settings.open(config) as repository:
+        run.repository = repository
         removed = repository.locks.remove(all_locks=all_locks)
+        run.facts |= {"all": all_locks, "removed": [str(lock) for lock in removed]}
     if settings.json:
         output.document([lock.as_dict() for lock in removed])
     elif not settings.quiet:

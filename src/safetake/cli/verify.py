@@ -40,14 +40,17 @@ def command(
     """
     from safetake.cli import output
     from safetake.cli.progress import Progress
+    from safetake.operate.history import facts, recorded
     from safetake.proof.verify import verify
     from safetake.snapshots import find_snapshot
 
     config = settings.load()
-    with settings.open(config) as repository:
+    with recorded(config, "verify") as run, settings.open(config) as repository:
+        run.repository = repository
         found = find_snapshot(repository, snapshot)
         with Progress(settings.quiet) as progress:
             report = verify(repository, config, found, level, progress, scratch=scratch)
+        facts.verify(run, [report], found.sources)
     if settings.json:
         output.document(report.as_dict())
     else:

@@ -8,7 +8,6 @@ brought into the repository goes there with the next run.
 from __future__ import annotations
 
 import hashlib
-import socket
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -106,6 +105,7 @@ class History:
 
         One of the two failing is told in `trouble`. Raises SafetakeError when both do.
         """
+        from safetake.hostname import host_name
         from safetake.repository.keys import user_name
 
         def made(previous: list[str]) -> Record:
@@ -116,7 +116,7 @@ class History:
                 started_ns=started_ns,
                 ended_ns=self.now_ns() if ended_ns is None else ended_ns,
                 exit_code=exit_code,
-                host=socket.gethostname(),
+                host=host_name(),
                 user=user_name(),
                 trigger=trigger,
                 error=error,

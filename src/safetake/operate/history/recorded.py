@@ -73,14 +73,16 @@ def recorded(
     job: str = "",
     trigger: str | None = None,
     repository: Repository | None = None,
+    wanted: bool = True,
     now_ns: Callable[[], int] = clock.now_ns,
 ) -> Iterator[Run]:
     """Remember what happens in the block, also when it fails; the failure is raised again.
 
     `trigger` is `hand`, or what the environment variable SAFETAKE_TRIGGER says. Afterwards metrics
-    are published and people are told (`operate.after`). Raises nothing of its own.
+    are published and people are told (`operate.after`). Without `wanted` (a dry run) nothing is
+    remembered. Raises nothing of its own.
     """
-    run = Run(kind, job, repository=repository)
+    run = Run(kind, job, repository=repository, wanted=wanted)
     started_ns = now_ns()
     try:
         yield run
