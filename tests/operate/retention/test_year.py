@@ -20,8 +20,9 @@ import pytest
 from safetake.clock import parse_go_time
 from safetake.config import Config
 from safetake.operate.retention.decide import decide
-from safetake.operate.retention.simulate import simulate, times
+from safetake.operate.retention.simulate import simulate
 from safetake.operate.retention.survey import survey
+from safetake.operate.schedule import Schedule
 from safetake.repository import Repository
 from safetake.snapshots import Rung, SnapshotInfo
 from tests.support.repositories import (
@@ -81,7 +82,7 @@ def taken(config: Config, zone: str) -> dict[str, list[int]]:
     """By job, every time at which its schedule fires."""
     since, until = midnight(FIRST, zone), midnight(FIRST + timedelta(DAYS), zone)
     return {
-        name: list(times(str(job.schedule), zone, since - 1, until - 1))
+        name: list(Schedule(str(job.schedule), zone).between(since - 1, until - 1))
         for name, job in config.jobs.items()
     }
 

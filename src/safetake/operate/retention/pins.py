@@ -63,19 +63,19 @@ def complete(
     sources: dict[Source, list[SnapshotInfo]],
     manifest: Callable[[SnapshotInfo], dict[str, Any] | None],
 ) -> Pins:
-    """Of each source, the newest snapshot in which nothing of it was left unread.
+    """Of each source of whose newest snapshot something was not read, the newest complete one.
 
     So the newest snapshots are read: raises DamagedError when the last good one of a source cannot
     be, and nothing may be removed then.
     """
     pins: Pins = {}
     for (_, name), snapshots in sources.items():
-        for snapshot in reversed(snapshots):
-            if snapshot.rung.name == FAILED:
-                continue
+        newest_first = [one for one in reversed(snapshots) if one.rung.name != FAILED]
+        for snapshot in newest_first:
             entry = (manifest(snapshot) or {}).get("sources", {}).get(name)
             if entry is not None and not entry.get("unread"):
-                _pin(pins, snapshot.id, f"last complete of {name}")
+                if snapshot is not newest_first[0]:  # which `proven` pins already
+                    _pin(pins, snapshot.id, f"last complete of {name}")
                 break
     return pins
 

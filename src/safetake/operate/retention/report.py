@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from safetake.operate.retention.decide import Decision, Group
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
 
 @dataclass(slots=True)
@@ -32,6 +32,12 @@ class PruneReport:
     def forget(self) -> list[str]:
         """Ids of the snapshots that go."""
         return [one.snapshot.id for one in self.decisions if not one.keep]
+
+    def settle(self, removed: Collection[str]) -> None:
+        """Of those that were to go, only `removed` went: something came in between."""
+        for one in self.decisions:
+            if not one.keep and one.snapshot.id not in removed:
+                one.keep, one.reasons = True, ["decided only while it was running: next time"]
 
     @property
     def held(self) -> list[str]:
@@ -62,9 +68,9 @@ class PruneReport:
         return {
             "dry_run": self.dry_run,
             "timezone": self.timezone,
+            **self.space,
             "removed": len(removed),
             "kept": sum(1 for _ in self.decisions) - len(removed),
-            **self.space,
             "held": self.held,
             "notes": self.notes,
             "groups": [group.as_dict() for group in self.groups],

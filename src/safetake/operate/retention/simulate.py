@@ -6,9 +6,7 @@ Nothing is opened or read. Pins keep more than is shown, and a run that fails ke
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
@@ -16,6 +14,7 @@ from safetake.clock import go_time
 from safetake.errors import UsageError
 from safetake.operate.retention import policy
 from safetake.operate.retention.policy import Rules
+from safetake.operate.schedule import Schedule
 
 if TYPE_CHECKING:
     from safetake.config import Config
@@ -61,18 +60,6 @@ class Simulated:
         }
 
 
-def times(schedule: str, zone: str, since_ns: int, until_ns: int) -> Iterator[int]:
-    """When a cron expression fires in (since, until], with DST as cron has it."""
-    from cronsim import CronSim
-
-    start = datetime.fromtimestamp(since_ns // 10**9, ZoneInfo(zone))
-    for moment in CronSim(schedule, start):
-        ns = round(moment.timestamp()) * 10**9
-        if ns > until_ns:
-            return
-        yield ns
-
-
 def simulate(config: Config, *, days: int, now_ns: int) -> list[Simulated]:
     """Every scheduled backup job over so many days from now. Raises UsageError without one."""
     jobs = {name: job for name, job in config.jobs.items() if job.kind == "backup" and job.schedule}
@@ -88,7 +75,7 @@ def simulate(config: Config, *, days: int, now_ns: int) -> list[Simulated]:
             ns
             for job in config.jobs.values()
             if job.kind == "prune" and job.schedule
-            for ns in times(job.schedule, job.timezone, now_ns, end)
+            for ns in Schedule(job.schedule, job.timezone).between(now_ns, end)
         }
         or set(range(now_ns + 86400 * 10**9, end + 1, 86400 * 10**9))
     )
@@ -99,7 +86,7 @@ def simulate(config: Config, *, days: int, now_ns: int) -> list[Simulated]:
         one = Simulated(name, job.schedule, job.timezone, str(rules))
         looks = [now_ns + day * 86400 * 10**9 for day in _LOOKS if day < days] + [end]
         kept: dict[str, int] = {}
-        backups = times(job.schedule, job.timezone, now_ns, end)
+        backups = Schedule(job.schedule, job.timezone).between(now_ns, end)
         floor = round(config.retention.floor * 1e9)
         for ns, what in heapq.merge(
             ((ns, 0) for ns in backups), ((ns, 1) for ns in prunes), ((ns, 2) for ns in looks)

@@ -33,7 +33,9 @@ def has_rules(retention: RetentionConfig) -> bool:
     return any(map(Rules.of, (retention, *retention.jobs.values())))
 
 
-def survey(config: Config, repository: Repository, now_ns: int) -> PruneReport:
+def survey(
+    config: Config, repository: Repository, now_ns: int, *, dry_run: bool = False
+) -> PruneReport:
     """What is to happen to each snapshot. Raises DamagedError, RestoreError."""
     retention = config.retention
     snapshots = list_snapshots(repository)
@@ -60,7 +62,7 @@ def survey(config: Config, repository: Repository, now_ns: int) -> PruneReport:
         pins.needed(config, snapshots),
         pins.tagged(snapshots, retention.keep_tags),
     )
-    report = PruneReport(False, retention.timezone)
+    report = PruneReport(dry_run, retention.timezone)
     report.groups = decide(snapshots, retention, ZoneInfo(retention.timezone), now_ns, pinned)
     report.notes = _notes(config, report, snapshots, now_ns)
     return report
