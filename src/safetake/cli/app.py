@@ -34,6 +34,7 @@ COMMANDS = {
     "restore": "Bring a snapshot back, beside the live data or in its place.",
     "query": "Ask a database in a snapshot, read-only SQL.",
     "rows": "Compare rows of a snapshot with the live database, and bring them back.",
+    "prune": "Remove what the retention does not keep.",
     "services": "The applications that use the data.",
     "doctor": "Look for problems of the set-up.",
     "key": "Manage the repository's passwords.",
