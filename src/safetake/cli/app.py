@@ -30,6 +30,7 @@ COMMANDS = {
     "show": "Show what is in a snapshot.",
     "verify": "Prove a snapshot: read it back, open its stores.",
     "check": "Check the repository itself.",
+    "integrity": "Check the live data: each store, references between them, drift.",
     "evidence": "What proofs, restores and drills found.",
     "restore": "Bring a snapshot back, beside the live data or in its place.",
     "query": "Ask a database in a snapshot, read-only SQL.",

@@ -12,6 +12,7 @@ from safetake.errors import SafetakeError
 
 if TYPE_CHECKING:
     from safetake.config import SourceConfig
+    from safetake.findings import Asked, Asking
     from safetake.model import Opener, Restorer, Source
 
 
@@ -87,3 +88,25 @@ def opener(kind: str) -> Opener:
     raise SafetakeError(
         f"the snapshot has a source of the unknown type {kind[:20]!r}", hint="use a newer safetake"
     )
+
+
+def ask_live(config: SourceConfig, asking: Asking) -> Asked:
+    """Put the questions about soundness to the live store that a section describes.
+
+    Never raises for what it finds. Run it where it can be ended: damaged stores crash and hang.
+    """
+    if config.type == "sqlite":
+        from safetake.sources.sqlite.soundness import ask as ask_sqlite
+
+        return ask_sqlite(config, asking)
+    if config.type == "chroma":
+        from safetake.sources.chroma.soundness import ask as ask_chroma
+
+        return ask_chroma(config, asking)
+    if config.type == "redis":
+        from safetake.sources.redis.soundness import ask as ask_redis
+
+        return ask_redis(config, asking)
+    from safetake.sources.files.soundness import ask as ask_files
+
+    return ask_files(config, asking)

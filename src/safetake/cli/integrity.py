@@ -1,0 +1,155 @@
+"""`safetake integrity`: is the live data sound? Every bad answer with its offenders."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import click
+
+from safetake.cli.common import Command, Settings, choose, complete_sources, pass_settings
+
+if TYPE_CHECKING:
+    from safetake.findings import Finding
+    from safetake.integrity.report import IntegrityReport
+
+_SHOWN_IDS = 10
+
+
+@click.command(cls=Command)
+@click.argument("names", metavar="[SOURCE]...", nargs=-1, shell_complete=complete_sources)
+@click.option(
+    "--full/--quick",
+    "full",
+    default=None,
+    help="full: integrity_check of any database, every byte of files. quick: quick_check only. "
+    "Default: by size, see [integrity].",
+)
+@click.option(
+    "--no-repository",
+    is_flag=True,
+    help="Look at the live stores alone: no comparison with snapshots, no password needed.",
+)
+@pass_settings
+def command(
+    settings: Settings, names: tuple[str, ...], full: bool | None, no_repository: bool
+) -> int:
+    """Check the live data: each store, references between them, drift.
+
+    Changes nothing. Of all sources, or of those named. Exit code 1 when something is wrong; a
+    warning does not count. What could not be asked is listed with the reason.
+    """
+    from safetake.cli import output
+    from safetake.cli.progress import Progress
+    from safetake.errors import SafetakeError
+    from safetake.integrity import run_integrity
+    from safetake.operate.history.recorded import recorded
+
+    config = settings.load()
+    chosen = choose(names, list(config.sources), "source") or None
+    with contextlib.ExitStack() as stack:
+        why = "--no-repository"
+        repository = None
+        if not no_repository:
+            try:
+                repository = stack.enter_context(settings.open(config))
+            except SafetakeError as error:  # the live stores are asked all the same
+                why = f"the repository does not open: {error}"
+        run = stack.enter_context(recorded(config, "integrity", repository=repository))
+        with Progress(settings.quiet) as progress:
+            report = run_integrity(
+                config, chosen, repository, progress, full=full, no_repository=why
+            )
+        run.facts, run.exit_code = report.brief(), report.exit_code
+        run.error = summary(report) if report.exit_code else ""
+    if settings.json:
+        output.document(report.as_dict())
+    else:
+        show(report, settings.quiet)
+    return report.exit_code
+
+
+def summary(report: IntegrityReport) -> str:
+    """One line: how many of what."""
+    errors = sum(finding.level == "error" for finding in report.problems)
+    warnings = len(report.problems) - errors
+    asked = sum(finding.asked for finding in report.findings)
+    parts = [f"{asked} questions"]
+    if errors:
+        parts.append(f"{errors} error{'s' * (errors != 1)}")
+    if warnings:
+        parts.append(f"{warnings} warning{'s' * (warnings != 1)}")
+    if report.unasked:
+        parts.append(f"{len(report.unasked)} not asked")
+    if not report.problems:
+        parts.append("nothing wrong")
+    return ", ".join(parts)
+
+
+def show(report: IntegrityReport, quiet: bool) -> None:
+    """For people: a table of the sources, then what is wrong, then what was not asked."""
+    from safetake.cli import output
+
+    if not quiet:
+        _table(report)
+    for finding in report.problems:
+        _problem(finding)
+    if quiet:
+        return
+    for (check, why), names in _unasked(report).items():
+        where = f"{', '.join(names)}: {check}" if any(names) else check
+        output.line(output.printable_lines(f"not asked  {where}"))
+        output.line(output.printable_lines(f"             {why}"))
+    output.line(f"{summary(report)}, {report.seconds:.1f} s")
+
+
+def _unasked(report: IntegrityReport) -> dict[tuple[str, str], list[str]]:
+    """(question, reason) to the sources of which it was not asked."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for finding in report.unasked:
+        found.setdefault((finding.check, finding.detail), []).append(finding.source)
+    return found
+
+
+def _table(report: IntegrityReport) -> None:
+    from safetake.cli import output
+
+    rows = []
+    for name in report.sources:
+        mine = [finding for finding in report.findings if finding.source == name]
+        bad = [finding for finding in mine if not finding.ok]
+        word = "ok"
+        if bad:
+            word = "ERROR" if any(finding.level == "error" for finding in bad) else "warning"
+        asked = sum(finding.asked for finding in mine)
+        rows.append([name, word, str(asked), _size(report, name)])
+    output.table(["source", "state", "asked", "size"], rows, right=[2, 3])
+    output.line()
+
+
+def _size(report: IntegrityReport, name: str) -> str:
+    from safetake.wording import size
+
+    facts = report.facts.get(name, {})
+    for key in ("bytes", "used_memory"):
+        if key in facts:
+            return size(facts[key])
+    return ""
+
+
+def _problem(finding: Finding) -> None:
+    from safetake.cli import output
+
+    word, colour = ("ERROR", "31") if finding.level == "error" else ("warning", "33")
+    text = f"{_where(finding)}: {finding.detail or 'no'}"
+    output.line(f"{output.style(f'{word:<7}', colour)}    {output.printable_lines(text)}")
+    for one in finding.ids[:_SHOWN_IDS]:
+        output.line(f"             {output.printable_lines(one)}")
+    if len(finding.ids) > _SHOWN_IDS:
+        output.line(f"             … {len(finding.ids) - _SHOWN_IDS} more with --json")
+    if finding.hint:
+        output.line(f"           hint: {output.printable_lines(finding.hint)}")
+
+
+def _where(finding: Finding) -> str:
+    return f"{finding.source}: {finding.check}" if finding.source else finding.check
