@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from safetake.operate.history import Record
     from safetake.snapshots import SnapshotInfo
 
-ASSUMED_RATE = 60e6
-"""Bytes a second of a restore, until a restore or a proof was measured."""
+PARTS = ("keys", "records", "apply", "undo keys", "undo records")
+"""Actions of restores that bring parts of a source back."""
 FIXED_S = 5.0
 """What a restore costs beside its bytes."""
 RATES_FROM = 20
@@ -51,8 +51,12 @@ class SourceState:
     rto_s: float | None = None
     partial_rto_s: float | None = None
     measured_s: float | None = None
-    """Its last restore took so long."""
+    """Its last restore or drill in full took so long."""
+    measured_ns: int = 0
+    partial_measured_s: float | None = None
+    """Its last restore of rows, records or keys took so long."""
     predicted_s: float | None = None
+    """From its size and measured rates; None: nothing was measured yet."""
 
     def age_s(self, now_ns: int, rung: str = STORED) -> float | None:
         """How old the newest snapshot is that is proven so far; None: there is none."""
@@ -65,6 +69,20 @@ class SourceState:
             return None
         age = self.age_s(now_ns)
         return age is not None and age <= self.rpo_s
+
+    def rto_met(self) -> bool | None:
+        """Whether what was measured and what is predicted are within the target; None: there is no
+        target, or nothing was measured."""
+        known = [each for each in (self.measured_s, self.predicted_s) if each is not None]
+        if self.rto_s is None or not known:
+            return None
+        return max(known) <= self.rto_s
+
+    def partial_rto_met(self) -> bool | None:
+        """The same for parts of it."""
+        if self.partial_rto_s is None or self.partial_measured_s is None:
+            return None
+        return self.partial_measured_s <= self.partial_rto_s
 
 
 def source_states(
@@ -86,7 +104,12 @@ def source_states(
             state.rpo_s, state.rto_s = objective.rpo, objective.rto
             state.partial_rto_s = objective.partial_rto
         state.bytes = newest_bytes(name, records)
-        state.measured_s = last_restore_s(name, records)
+        measured = last_restore(name, records)
+        if measured is not None:
+            state.measured_s, state.measured_ns = measured
+        parts = last_restore(name, records, parts=True)
+        if parts is not None:
+            state.partial_measured_s = parts[0]
         if state.bytes is not None:
             state.predicted_s = predicted_s(state.bytes, rate)
     return states
@@ -131,47 +154,78 @@ def newest_bytes(name: str, records: Sequence[Record]) -> int | None:
     return None
 
 
-def last_restore_s(name: str, records: Sequence[Record]) -> float | None:
-    """How long the last good restore of a source took."""
+def last_restore(
+    name: str, records: Sequence[Record], *, parts: bool = False
+) -> tuple[float, int] | None:
+    """How long the last good restore of a source took, and when: in full, or of `parts` of it."""
     for record in reversed(records):
-        if is_restore(record):
+        if is_restore(record) and parts == is_part(record):
             sources = _named(record, "sources")
             if name in sources:
                 entry = sources[name]
                 own = entry.get("seconds") if isinstance(entry, dict) else None
                 whole = record.facts.get("seconds", record.seconds)
-                return float(own if isinstance(own, int | float) else whole)
+                took = own if isinstance(own, int | float) else whole
+                if isinstance(took, int | float) and took >= 0:
+                    return float(took), record.ended_ns
     return None
+
+
+def is_part(record: Record) -> bool:
+    """Whether only rows, records or keys were brought back."""
+    return record.kind == "rows" or record.facts.get("action") in PARTS
 
 
 def is_restore(record: Record) -> bool:
     """Whether it is a restore or a drill that ended well, and was not taken back."""
     return (
-        record.kind in ("restore", "drill")
+        record.kind in ("restore", "drill", "rows")
         and record.ok
         and not str(record.facts.get("outcome", "")).startswith(("rolled", "failed"))
     )
 
 
-def restore_rate(records: Sequence[Record]) -> float | None:
-    """Bytes a second of the newest restores and proofs by opening; None: none was measured."""
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """How fast data comes back here."""
+
+    bytes_per_s: float
+    restores: int
+    """Restores and drills that it was measured by."""
+    proofs: int
+    """Proofs by opening that it was measured by."""
+
+    def __str__(self) -> str:
+        from safetake.wording import size
+
+        parts = [
+            f"{count} {word}{'s' if count != 1 else ''}"
+            for count, word in ((self.restores, "restore"), (self.proofs, "opened proof"))
+            if count
+        ]
+        return f"{size(self.bytes_per_s)}/s, measured by {' and '.join(parts)}"
+
+
+def restore_rate(records: Sequence[Record]) -> Rate | None:
+    """Of the newest restores and proofs by opening; None: none was measured."""
     amount = spent = 0.0
-    count = 0
+    restores = proofs = 0
     for record in reversed(records):
         opened = record.kind == "verify" and record.facts.get("rung") == "opened"
-        if not record.ok or not (opened or is_restore(record)):
+        if not record.ok or is_part(record) or not (opened or is_restore(record)):
             continue
         size, seconds = record.facts.get("bytes"), record.facts.get("seconds")
         if isinstance(size, int) and size > 0 and isinstance(seconds, int | float) and seconds > 0:
-            amount, spent, count = amount + size, spent + seconds, count + 1
-            if count == RATES_FROM:
+            amount, spent = amount + size, spent + seconds
+            restores, proofs = restores + (not opened), proofs + opened
+            if restores + proofs == RATES_FROM:
                 break
-    return amount / spent if spent else None
+    return Rate(amount / spent, restores, proofs) if spent else None
 
 
-def predicted_s(size: int, rate: float | None) -> float:
-    """How long it should take to bring so many bytes back."""
-    return FIXED_S + size / (rate or ASSUMED_RATE)
+def predicted_s(size: int, rate: Rate | None) -> float | None:
+    """How long it should take to bring so many bytes back; None: nothing was measured."""
+    return None if rate is None else FIXED_S + size / rate.bytes_per_s
 
 
 # --------------------------------------------------------------------------------------- jobs
