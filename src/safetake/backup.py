@@ -330,9 +330,11 @@ def _parents(repository: Repository, sources: list[Source]) -> dict[str, Parent]
     """For each source the newest snapshot that has it."""
     wanted = {source.name: source.type for source in sources}
     found: dict[str, Parent] = {}
+    # before the index: what another backup stored after it was read is not in it
+    snapshots = list_snapshots(repository, proofs=False)
     reader = repository.reader(trust_digests=False)  # some trees: not worth loading digests for
     host = host_name()
-    for snapshot in reversed(list_snapshots(repository, proofs=False)):
+    for snapshot in reversed(snapshots):
         if not wanted:
             break
         mine = [name for name in snapshot.sources if name in wanted]

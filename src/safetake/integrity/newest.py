@@ -20,8 +20,10 @@ def newest(repository: Repository, wanted: Iterable[tuple[str, str]]) -> dict[st
     """
     left = dict(wanted)
     found: dict[str, Parent] = {}
+    # before the index: what another backup stored after it was read is not in it
+    snapshots = list_snapshots(repository, proofs=False)
     reader = repository.reader(trust_digests=False)  # some trees: not worth loading digests for
-    for snapshot in reversed(list_snapshots(repository, proofs=False)):
+    for snapshot in reversed(snapshots):
         if not left:
             break
         mine = [name for name in snapshot.sources if name in left]
