@@ -12,7 +12,7 @@ from safetake import __version__
 from safetake.operate import objectives
 from safetake.operate.metrics import places
 from safetake.operate.metrics.deliveries import PUSHGATEWAY, TEXTFILE, Deliveries
-from safetake.operate.metrics.families import LEVEL_LABELS, RUNG_LABELS, Samples
+from safetake.operate.metrics.families import LEVELS, Samples, word
 from safetake.operate.metrics.jobs import collect_jobs
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def _sources(
                     "safetake_source_snapshot_timestamp_seconds",
                     at_ns,
                     source=name,
-                    rung=RUNG_LABELS[rung],
+                    rung=word(rung),
                 )
         if snapshots is not None:
             samples.put("safetake_source_damaged", state.damaged, source=name)
@@ -165,7 +165,7 @@ def _integrity(samples: Samples, config: Config, records: Sequence[Record]) -> N
 
 
 def _findings(samples: Samples, name: str, record: Record) -> None:
-    counts = dict.fromkeys(LEVEL_LABELS, 0)
+    counts = dict.fromkeys(LEVELS, 0)
     failed: dict[tuple[str, str], None] = {}
     for finding in record.facts.get("findings") or ():
         if not isinstance(finding, dict) or finding.get("source") != name:
@@ -174,9 +174,9 @@ def _findings(samples: Samples, name: str, record: Record) -> None:
         if level in counts:
             counts[level] += 1
             if level != "not asked":
-                failed[_label(str(finding.get("check", ""))), LEVEL_LABELS[level]] = None
+                failed[_label(str(finding.get("check", ""))), word(level)] = None
     for level, count in counts.items():
-        samples.put("safetake_integrity_findings", count, source=name, level=LEVEL_LABELS[level])
+        samples.put("safetake_integrity_findings", count, source=name, level=word(level))
     for check, level in list(failed)[:FAILED_CHECKS]:
         samples.put("safetake_integrity_failed_check", 1, source=name, check=check, level=level)
 

@@ -201,8 +201,12 @@ METRICS: dict[str, Metric] = {
 }
 """In the order in which they are exported."""
 
-RUNG_LABELS = {"stored": "stored", "read back": "read_back", "opened": "opened"}
-LEVEL_LABELS = {"error": "error", "warning": "warning", "not asked": "not_asked"}
+LEVELS = ("error", "warning", "not asked")
+
+
+def word(text: str) -> str:
+    """A rung or a level as a label: `read_back`."""
+    return text.replace(" ", "_").replace("-", "_")
 
 
 @dataclass(slots=True)

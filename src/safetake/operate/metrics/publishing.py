@@ -51,7 +51,7 @@ def publish(config: Config, history: History) -> None:
     failed: list[SafetakeError] = []
     with deliveries.one_at_a_time(config):
         known = deliveries.load(config)
-        samples = collect(config, history, known)
+        samples = collect(config, _with_repository(config, history), known)
         if gateway is not None:
             try:
                 _push(gateway, samples, known)
@@ -71,6 +71,17 @@ def publish(config: Config, history: History) -> None:
             deliveries.save(config, known)
     if failed:
         raise SafetakeError("; ".join(map(str, failed)), hint=failed[0].hint)
+
+
+def _with_repository(config: Config, history: History) -> History:
+    """The history of the open repository: a run that ended before it opened one says no less."""
+    from safetake.connect import open_repository
+    from safetake.operate.history import History
+
+    if history.repository is None:
+        with contextlib.suppress(OSError, SafetakeError):  # then only the history is left
+            return History(config, open_repository(config), now_ns=history.now_ns)
+    return history
 
 
 def write_textfile(path: Path, text: bytes) -> None:
