@@ -95,7 +95,7 @@ class PrunePlan:
     def rewrites_index(self) -> bool:
         """Whether the index files are replaced."""
         packs = self.remove | self.repack | self.gone
-        return bool(packs.any()) or len(self.index_files) > MANY_INDEXES
+        return bool(packs.any()) or self.table.repeated or len(self.index_files) > MANY_INDEXES
 
     def problems(self, unknown: int) -> list[str]:
         """What is not as it should be, and is put right; `unknown` packs were in no index."""

@@ -37,7 +37,10 @@ class Table:
 
         self.packs, content = index.table()
         raw = np.frombuffer(content, np.uint8).reshape(-1, _RECORD)
+        every = len(raw)
         raw = self._once(raw)
+        self.repeated = len(raw) < every
+        """Whether some packs are described more than once."""
         self._raw = raw
         self._ids = raw[:, :32]
         self.heads: NDArray[np.uint64] = (
