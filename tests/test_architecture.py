@@ -14,6 +14,7 @@ LAYERS = (
     {"cli"},
     {"demo"},
     {"operate"},
+    {"drill"},
     {"recovery", "integrity"},
     {"backup", "proof"},
     {"restore"},
@@ -25,9 +26,20 @@ LAYERS = (
     {"storage"},
     {"columns", "configfile", "password"},
     {"config", "configplace"},
-    {"configjobs", "configkube"},
+    {"configdrill", "configjobs", "configkube"},
     {"configbase"},
-    {"clock", "errors", "findings", "hostname", "ids", "join", "model", "wording", "yamltext"},
+    {
+        "clock",
+        "counts",
+        "errors",
+        "findings",
+        "hostname",
+        "ids",
+        "join",
+        "model",
+        "wording",
+        "yamltext",
+    },
 )
 """From the top; a room imports itself and what is below it, so rooms of one line never meet."""
 EVERYWHERE = {"__version__"}
