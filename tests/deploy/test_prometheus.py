@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import yaml
 from safetake.cli.app import root
 from safetake.operate.metrics.families import METRICS
 from tests.operate.metrics.support import promtool
+from tests.support.prometheus import program
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "prometheus"
@@ -39,6 +41,21 @@ def test_promtool_accepts_the_rules() -> None:
 @pytest.mark.parametrize("path", TESTS, ids=lambda path: path.name)
 def test_each_alert_fires_and_does_not_when_it_should(path: Path) -> None:
     assert "SUCCESS" in promtool("test", "rules", path.name, cwd=path.parent)
+
+
+def test_the_examples_are_valid() -> None:
+    assert "is valid prometheus config" in promtool(
+        "check", "config", str(FOLDER / "prometheus.yml")
+    )
+    example = yaml.safe_load((FOLDER / "prometheus.yml").read_text(encoding="utf-8"))
+    assert all(job["honor_labels"] for job in example["scrape_configs"])
+    done = subprocess.run(
+        [program("amtool"), "check-config", str(FOLDER / "alertmanager.yml")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_each_alert_is_in_a_test_of_either_outcome() -> None:
