@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import apsw
@@ -55,24 +56,30 @@ def overwrite(path: Path, page: int, data: bytes) -> None:
 
 
 def missing_from_index(path: Path) -> None:
-    """A row that the index lacks: the index is rebuilt without it, behind SQLite's back."""
-    connection = sqlite3.connect(path)
-    connection.execute("PRAGMA writable_schema = ON")
-    connection.execute(
-        "UPDATE sqlite_schema SET sql = 'CREATE INDEX by_project ON episodes (project_id)"
-        " WHERE id <> 7' WHERE name = 'by_project'"
-    )
-    connection.commit()
-    connection.close()
-    connection = sqlite3.connect(path)
-    connection.execute("REINDEX by_project")
-    connection.execute("PRAGMA writable_schema = ON")
-    connection.execute(
-        "UPDATE sqlite_schema SET sql = 'CREATE INDEX by_project ON episodes (project_id)'"
-        " WHERE name = 'by_project'"
-    )
-    connection.commit()
-    connection.close()
+    """A row that the index lacks."""
+    _other_index(path, "(project_id) WHERE id <> 7")
+
+
+def other_in_index(path: Path) -> None:
+    """An entry of the index with another value than its row."""
+    _other_index(path, "(CASE id WHEN 7 THEN 250 ELSE project_id END)")
+
+
+def _other_index(path: Path, columns: str) -> None:
+    """Behind SQLite's back the index is built by another rule than the one it is used by."""
+    for rule in (columns, "(project_id)"):
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("PRAGMA writable_schema = ON")
+            connection.execute(
+                "UPDATE sqlite_schema SET sql = 'CREATE INDEX by_project ON episodes ' || ?"
+                " WHERE name = 'by_project'",
+                (rule,),
+            )
+            connection.commit()
+        if rule == columns:
+            with closing(sqlite3.connect(path)) as connection:
+                connection.execute("REINDEX by_project")
+                connection.commit()
 
 
 def zeroed_page(path: Path) -> None:
@@ -147,6 +154,7 @@ Damage = Callable[[Path], None]
 
 SEEN: dict[str, tuple[Damage, str]] = {
     "row missing from an index": (missing_from_index, "integrity_check"),
+    "other value in an index": (other_in_index, "integrity_check"),
     "zeroed page": (zeroed_page, "integrity_check"),
     "garbage page": (garbage_page, "integrity_check"),
     "misdirected page": (misdirected_page, "integrity_check"),

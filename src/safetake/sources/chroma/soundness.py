@@ -101,7 +101,7 @@ def _folder(config: ChromaConfig, folder: Path, asking: Asking, found: Asked) ->
         found.findings += row_checks(connection, asking.name)
     found.findings += _positions(copy, facts, asking.name)
     found.findings += _as_findings(questions(copy, entry), names, asking.name)
-    found.findings += rot.unchanged(entry, asking)
+    found.findings += rot.unchanged(folder, entry, asking)
 
 
 def _bytes(folder: Path) -> int:
