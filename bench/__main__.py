@@ -32,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
         "what",
         nargs="?",
         default="compare",
-        choices=["compare", "generate", "query", "rows", "barrier", "startup"],
+        choices=["compare", "generate", "query", "rows", "barrier", "startup", "soak"],
     )
     parser.add_argument("--data", type=Path, default=HERE / "data", help="scratch, up to 20 GB")
     parser.add_argument("--results", type=Path, default=HERE / "results")
@@ -41,6 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--rounds", type=int, default=0, help="compare: 3, barrier: 20, startup: 15"
     )
+    parser.add_argument("--minutes", type=float, default=30, help="soak: how long")
     parser.add_argument("--big", action="store_true", help="rows: 5 GB instead of 1M rows")
     parser.add_argument("--tools", default="safetake,restic,borg,tar,cp")
     parser.add_argument("--verify", action="store_true", help="compare restored bytes as well")
@@ -79,6 +80,10 @@ def _run(chosen: argparse.Namespace, work: Path, results: Path, scale: float) ->
         from bench.barrier import measure as measure_barrier
 
         answer = measure_barrier(work, scale, chosen.rounds or (3 if chosen.small else 20))
+    elif chosen.what == "soak":
+        from bench.soak import measure as measure_soak
+
+        answer = measure_soak(work, 3 if chosen.small else chosen.minutes)
     else:
         from bench.startup import measure as measure_startup
 

@@ -36,6 +36,7 @@ COMMANDS = {
     "query": "Ask a database in a snapshot, read-only SQL.",
     "rows": "Compare rows of a snapshot with the live database, and bring them back.",
     "prune": "Remove what the retention does not keep.",
+    "run": "Run jobs when they are due, or one job now.",
     "services": "The applications that use the data.",
     "doctor": "Look for problems of the set-up.",
     "key": "Manage the repository's passwords.",
@@ -110,7 +111,8 @@ def _terminate(_signal: int, _frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def _catch_signals() -> None:
+def catch_signals() -> None:
+    """SIGTERM and SIGHUP end what runs as Ctrl-C does."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is signal.SIG_DFL:  # nohup's SIG_IGN stays
             signal.signal(number, _terminate)
@@ -122,7 +124,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     # known before parsing: a wrong command line is answered in JSON, too
     settings = Settings(json="--json" in (words[: words.index("--")] if "--" in words else words))
     crash.install(settings)
-    _catch_signals()
+    catch_signals()
 
     def failed(message: str, hint: str, code: int) -> int:
         print_error(message, hint, code, settings.json)

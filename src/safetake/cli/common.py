@@ -140,5 +140,6 @@ def _snapshots(settings: Settings) -> list[str]:
 
 complete_sources = _completer(lambda settings: list(settings.load().sources))
 complete_work = _completer(lambda settings: [*(config := settings.load()).sources, *config.jobs])
+complete_jobs = _completer(lambda settings: list(settings.load().jobs))
 complete_services = _completer(lambda settings: list(settings.load().services))
 complete_snapshots = _completer(_snapshots)

@@ -123,10 +123,11 @@ class Application:
         self._processes.wait_until(unready, timeout)
         return said
 
-    def start_load(self, journal: Path, workers: int) -> None:
-        """Start the load driver, which writes until it is ended."""
+    def start_load(self, journal: Path, workers: int, pause: float = 0.0) -> None:
+        """Start the load driver, which writes until it is ended, with pauses of so many seconds."""
         command = [sys.executable, "-m", "script_generator", "load", "--journal", str(journal)]
-        self._processes.start("load", [*command, "--workers", str(workers), *self._settings()])
+        command += ["--workers", str(workers), "--pause", str(pause)]
+        self._processes.start("load", [*command, *self._settings()])
 
     def end_load(self, logs: Path) -> dict[str, Any]:
         """Let the load driver end; its account of what it did."""
