@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from safetake.backup import chosen_sources, take_snapshot
-from safetake.config import BarrierConfig, Config, FilesConfig, JobConfig, RepositoryConfig
+from safetake.config import BarrierConfig, Config, FilesConfig, RepositoryConfig
+from safetake.configjobs import DriftConfig, DriftGuard, JobConfig
 from safetake.errors import (
     BarrierTimeoutError,
     RepositoryLockedError,
@@ -21,6 +23,7 @@ from safetake.model import CaptureContext, Captured, Cut, SourceState
 from safetake.repository import Repository
 from safetake.snapshots import find_snapshot, list_snapshots, read_manifest
 from tests.support.repositories import (
+    database,
     file_node,
     files_source,
     folder_node,
@@ -28,6 +31,7 @@ from tests.support.repositories import (
     new_repository,
     restic,
     snapshot,
+    sqlite_source,
     store_all,
 )
 
@@ -288,3 +292,26 @@ def test_stored_bytes_are_counted(base: Path, repository: Repository) -> None:
         store_all(writer, [os.urandom(100_000)])
         writer.flush()
         assert 100_000 < writer.stats.stored_bytes < 101_000
+
+
+def test_a_source_that_lost_most_of_it_says_so(base: Path, repository: Repository) -> None:
+    path = base / "a.db"
+    database(path, rows=100)
+    drift, source = DriftConfig(), sqlite_source("projects", path)
+    first = take_snapshot(repository, [source], barrier=BARRIER, drift=drift)
+    assert first.sources["projects"].notes == []
+    with sqlite3.connect(path) as db:
+        db.execute("DELETE FROM episodes WHERE id > 10")
+    db.close()
+    second = take_snapshot(repository, [source], barrier=BARRIER, drift=drift)
+    assert second.sources["projects"].notes == [
+        "since the snapshot before: episodes: 100 rows became 10",
+        "since the snapshot before: 100 rows became 10",
+    ]
+    assert second.exit_code == 0
+    with sqlite3.connect(path) as db:
+        db.execute("DELETE FROM episodes")
+    db.close()
+    quiet = DriftConfig(sources={"projects": DriftGuard(shrink=None)})
+    third = take_snapshot(repository, [source], barrier=BARRIER, drift=quiet)
+    assert third.sources["projects"].notes == []

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetake import __version__
 from safetake.clock import go_time, now_ns
+from safetake.counts import LOST, counts_of, losses
 from safetake.errors import BarrierTimeoutError, SafetakeError, SourceError, UsageError
 from safetake.hostname import host_name
 from safetake.model import CaptureContext, Captured, Cut, Node, Parent, Progress, Session, Source
@@ -46,11 +47,14 @@ from safetake.snapshots import (
 
 if TYPE_CHECKING:
     from safetake.config import BarrierConfig, Config
+    from safetake.configjobs import DriftConfig
     from safetake.repository import Repository
     from safetake.repository.writer import RepositoryWriter
 
 _CHUNK = 1 << 20
 _PAUSE_S = 0.1
+_LOSSES = 10
+"""Notes about what a source lost, at most."""
 
 
 @dataclass(slots=True)
@@ -168,8 +172,14 @@ def run_backup(
         opening = pool.submit(opened or (lambda: open_repository(config)))
         built = [build(name, config.sources[name]) for name in names]
     with opening.result() as repository:
+        repository.lock_wait = config.repository.lock_wait  # it may have been opened before that
         return take_snapshot(
-            repository, built, barrier=config.barrier, job=job or "", progress=progress
+            repository,
+            built,
+            barrier=config.barrier,
+            job=job or "",
+            progress=progress,
+            drift=config.drift,
         )
 
 
@@ -180,9 +190,12 @@ def take_snapshot(
     barrier: BarrierConfig,
     job: str = "",
     progress: Progress | None = None,
+    drift: DriftConfig | None = None,
 ) -> BackupReport:
     """`run_backup` on an open repository (a daemon opens once)."""
-    with snapshot_taken(repository, sources, barrier=barrier, job=job, progress=progress) as report:
+    with snapshot_taken(
+        repository, sources, barrier=barrier, job=job, progress=progress, drift=drift
+    ) as report:
         return report
 
 
@@ -200,8 +213,12 @@ def snapshot_taken(
     progress: Progress | None = None,
     after_cut: AfterCut | None = None,
     eager: Collection[str] = (),
+    drift: DriftConfig | None = None,
 ) -> Iterator[BackupReport]:
     """A durable snapshot whose sessions stay open while the block runs.
+
+    With `drift`, a source that lost more than its share since the snapshot before says so in its
+    notes.
 
     `after_cut` is called right after the stores were let go; when it says False, or raises, the
     cut is of no use: it is taken again, or the snapshot fails and nothing of it is visible.
@@ -242,6 +259,7 @@ def snapshot_taken(
             )
         types = {source.name: source.type for source in sources}
         for name, found in captured.items():
+            found.notes += _lost(types[name], parents.get(name), found, name, drift)
             found.facts["type"] = types[name]
         clock.enter("commit")
         parent_ids = sorted({str(parent.entry["snapshot"]) for parent in parents.values()})
@@ -353,6 +371,23 @@ def _parents(repository: Repository, sources: list[Source]) -> dict[str, Parent]
             entry["snapshot"] = snapshot.id
             found[name] = Parent(entry, nodes[name], reader)
     return found
+
+
+def _lost(
+    kind: str, parent: Parent | None, found: Captured, name: str, drift: DriftConfig | None
+) -> list[str]:
+    """What the source lost since the snapshot before, for people."""
+    if drift is None or parent is None:
+        return []
+    share = drift.sources.get(name, drift).shrink
+    before = counts_of(kind, parent.entry.get("facts") or {})
+    now = counts_of(kind, found.facts)
+    if share is None or before is None or now is None:
+        return []
+    told = [f"{LOST}: {loss}" for loss in losses(before, now, share)]
+    return told[:_LOSSES] + (
+        [f"{LOST}: … {len(told) - _LOSSES} more"] if len(told) > _LOSSES else []
+    )
 
 
 def _commit(

@@ -13,6 +13,9 @@ from typing import Any
 LEAST = 10
 """Fewer lost rows, records, keys or files than these are ordinary work, whatever share they are."""
 
+LOST = "since the snapshot before"
+"""How a note of a backup about a loss begins."""
+
 _WHAT = {"sqlite": "rows", "chroma": "records", "redis": "keys", "files": "files"}
 
 

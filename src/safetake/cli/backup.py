@@ -114,11 +114,15 @@ def show(found: dict[str, Any]) -> None:
 
 
 def complain(found: dict[str, Any]) -> None:
-    """What was not read, and what is not one moment: on stderr, also with --quiet."""
+    """What was not read, is not one moment, or was lost: on stderr, also with --quiet."""
     from safetake.cli import output
+    from safetake.counts import LOST
 
     for name, source in found["sources"].items():
         for unread in source.get("unread") or []:
             output.note(output.printable_lines(f"not read: {name}: {unread}"))
         if source.get("one_moment") is False:
             output.note(f"note: {name}: not of one moment ({source.get('method')})")
+        for note in source.get("notes") or []:
+            if note.startswith(LOST):
+                output.note(output.printable_lines(f"warning: {name}: {note}"))

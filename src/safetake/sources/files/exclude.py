@@ -64,6 +64,7 @@ def _translate(pattern: str) -> str:
 
 
 def component(part: str, pattern: str) -> str:
+    """One name of a pattern as a regular expression; `pattern` is for messages. ConfigError."""
     expression = ""
     at = 0
     while at < len(part):
