@@ -55,6 +55,11 @@ class RepositoryConfig(Section):
     password_command: str | None = Field(
         default=None, description="command that prints the password; run without a shell"
     )
+    lock_wait: Span = Field(
+        default=60,
+        ge=0,
+        description="seconds to wait while another process has the repository for itself (a prune)",
+    )
     overlay: FilePath | None = Field(
         default=None,
         description="folder that takes every change, and the repository is only read (drills)",

@@ -39,7 +39,9 @@ def open_configured(repository: RepositoryConfig) -> Repository:
     """Open what one section says. Raises as `open_repository`."""
     from safetake.password import read_password
 
-    return _opened(open_storage(repository), read_password(repository))
+    found = _opened(open_storage(repository), read_password(repository))
+    found.lock_wait = repository.lock_wait
+    return found
 
 
 def open_location(location: str, password: str) -> Repository:

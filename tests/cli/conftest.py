@@ -120,6 +120,7 @@ def _template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_data(folder)
     (folder / "safetake.toml").write_text(
         '[repository]\nlocation = "repo"\npassword_file = "safetake.password"\n'
+        "lock_wait = 0\n"
         '[sources.projects]\ntype = "sqlite"\npath = "projects.db"\n'
         '[sources.scripts]\ntype = "files"\npath = "scripts"\n'
         '[jobs.nightly]\nkind = "backup"\nsources = ["projects"]\n'

@@ -17,6 +17,7 @@ CONFIG = """
 [repository]
 location = "{repository}"
 password_file = "password"
+lock_wait = 0
 [sources.scripts]
 type = "files"
 path = "scripts"

@@ -8,6 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +20,14 @@ from safetake.errors import DamagedError, RepositoryLockedError
 from safetake.repository import Repository, locks
 from safetake.repository.documents import save_unpacked
 from safetake.repository.locks import STALE_NS
-from tests.support.repositories import memory_folder, new_repository, open_repository, restic
+from safetake.storage import Kind
+from tests.support.repositories import (
+    PASSWORD,
+    memory_folder,
+    new_repository,
+    open_repository,
+    restic,
+)
 
 HOLD = """
 import sys
@@ -202,3 +211,168 @@ def test_an_empty_lock_file_is_tolerated_as_in_restic(folder: Path) -> None:
     repository.storage.put("locks", "ab" * 32, b"")
     with repository.lock(exclusive=True):
         pass
+
+
+# waiting
+
+
+@contextlib.contextmanager
+def for_a_while(folder: Path, how: str, seconds: float = 0.4) -> Iterator[None]:
+    """Another process that gives its lock back after some time."""
+    with another(folder, how) as process:
+        timer = threading.Timer(seconds, process.communicate)
+        timer.start()
+        yield
+        timer.join()
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"), [("exclusive", False), ("exclusive", True), ("shared", True)]
+)
+def test_who_may_wait_gets_the_lock_when_the_other_is_done(
+    folder: Path, theirs: str, ours: bool
+) -> None:
+    repository = open_repository(folder)
+    with for_a_while(folder, theirs), repository.lock(exclusive=ours, wait=60):
+        assert count(repository) == 1
+    assert count(repository) == 0
+
+
+def test_waiting_is_bounded_and_leaves_no_lock(folder: Path) -> None:
+    repository = open_repository(folder)
+    repository.lock_wait = 0.2
+    for theirs, ours in (("exclusive", False), ("exclusive", True), ("shared", True)):
+        with another(folder, theirs) as process:
+            with pytest.raises(RepositoryLockedError, match="after 0 s of waiting") as caught:
+                with repository.lock(exclusive=ours):
+                    pass
+            assert f"process {process.pid}" in str(caught.value)
+            assert count(repository) == 1
+
+
+def test_who_waits_to_be_alone_keeps_new_ones_out_for_a_while_only(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "ALONE_S", 0.3)
+    repository = open_repository(folder)
+    seen: list[bool] = []
+    with another(folder, "shared"):
+        waiting = threading.Thread(target=_try_alone, args=(folder, 2.0))
+        waiting.start()
+        while waiting.is_alive():
+            seen.append(any(lock.exclusive for lock in repository.locks.list()))
+            if seen.count(True) and not seen[-1]:
+                with repository.lock(exclusive=False):  # others come in between
+                    break
+        waiting.join()
+    assert True in seen
+    assert False in seen[seen.index(True) :]
+    assert count(repository) == 0
+
+
+def _try_alone(folder: Path, wait: float) -> None:
+    with contextlib.suppress(RepositoryLockedError):
+        with open_repository(folder).lock(exclusive=True, wait=wait):
+            pass
+
+
+def test_one_backup_after_the_other_does_not_keep_out_who_wants_to_be_alone(folder: Path) -> None:
+    end = threading.Event()
+
+    def backups() -> None:
+        repository = open_repository(folder)
+        while not end.is_set():
+            with repository.lock(exclusive=False, wait=60):
+                time.sleep(0.02)
+
+    running = [threading.Thread(target=backups) for _ in range(3)]
+    for one in running:
+        one.start()
+    try:
+        with open_repository(folder).lock(exclusive=True, wait=60):
+            assert count(open_repository(folder)) == 1
+    finally:
+        end.set()
+        for one in running:
+            one.join()
+
+
+def test_restics_lock_is_waited_for(folder: Path) -> None:
+    process = subprocess.Popen(
+        ["restic", "--no-cache", "-r", folder, "backup", "--stdin"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "RESTIC_PASSWORD": PASSWORD},
+    )
+    repository = open_repository(folder)
+    # it looks again 200 ms after it wrote its lock, and gives up when somebody wants to be alone
+    while not any(now_ns() - lock.time_ns > 10**9 for lock in repository.locks.list()):
+        assert process.poll() is None
+    timer = threading.Timer(0.3, process.communicate, [b"data"])
+    timer.start()
+    with repository.lock(exclusive=True, wait=60):
+        assert len(list(repository.storage.list("snapshots"))) == 1
+    timer.join()
+    assert process.returncode == 0
+
+
+# a lock that was lost
+
+
+def test_a_lock_that_somebody_removed_is_missed_before_a_snapshot_is_stored(folder: Path) -> None:
+    repository = open_repository(folder)
+    with repository.lock(exclusive=False):
+        repository.locks.assure()
+        repository.locks.remove(all_locks=True)
+        with pytest.raises(RepositoryLockedError, match="was lost"):
+            repository.save_snapshot({"time": "2026-01-02T03:04:05Z", "tree": "00" * 32})
+    assert not list(repository.storage.list("snapshots"))
+    repository.locks.assure()  # none is held
+
+
+def test_a_lock_that_is_lost_while_a_snapshot_is_stored_takes_it_back(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = open_repository(folder)
+    storage = repository.storage
+    put = storage.put
+
+    def slow(kind: Kind, name: str, data: bytes) -> None:
+        put(kind, name, data)
+        if kind == "snapshots":  # others worked meanwhile
+            for lock, _ in storage.list("locks"):
+                storage.remove("locks", lock)
+
+    monkeypatch.setattr(storage, "put", slow)
+    with repository.lock(exclusive=False), pytest.raises(RepositoryLockedError, match="was lost"):
+        repository.save_snapshot({"time": "2026-01-02T03:04:05Z", "tree": "00" * 32})
+    assert not list(storage.list("snapshots"))
+
+
+def test_after_a_long_sleep_the_lock_is_not_relied_upon(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = open_repository(folder)
+    with repository.lock(exclusive=False):
+        later = now_ns() + locks.SAFE_NS + 10**9
+        monkeypatch.setattr(locks, "now_ns", lambda: later)
+        with pytest.raises(RepositoryLockedError, match="stood still"):
+            repository.locks.assure()
+        monkeypatch.undo()
+        repository.locks.assure()
+
+
+def test_a_lost_lock_is_not_refreshed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "REFRESH_S", 0.01)
+    repository = open_repository(folder)
+    with repository.lock(exclusive=False):
+        first = {lock.id for lock in repository.locks.list()}
+        while {lock.id for lock in repository.locks.list()} <= first:
+            pass
+        while not any(thread.name == "lock-refresh" for thread in threading.enumerate()):
+            pass
+        while any(thread.name == "lock-refresh" for thread in threading.enumerate()):
+            repository.locks.remove(all_locks=True)
+        with pytest.raises(RepositoryLockedError, match="was lost"):
+            repository.locks.assure()
+    assert count(repository) == 0
