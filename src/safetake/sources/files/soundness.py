@@ -10,7 +10,6 @@ while it is looked at was deleted by its owner, and is no damage.
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -262,6 +261,7 @@ class _Contents(_Walk):
         if self._budget is not None and seen.bytes:
             self.period = max(1, -(-seen.bytes // max(1, self._budget)))
         self._turn = asking.turn % self.period
+        self._passed = 0
         parent = asking.parent
         if parent is None or parent.node.subtree is None:
             self.why_not = asking.no_entry
@@ -279,9 +279,9 @@ class _Contents(_Walk):
     def entry(self, folder: int, path: str, name: str, status: os.stat_result) -> None:
         if kind_of(status.st_mode) != "file" or not status.st_size:
             return
-        where = walk.join(path, name)
-        if not self._has_turn(where, status.st_size):
+        if not self._has_turn(status.st_size):
             return
+        where = walk.join(path, name)
         stored = self._stored(path, name)
         with self.opened(folder, where, name) as descriptor:
             if descriptor is None:
@@ -301,14 +301,12 @@ class _Contents(_Walk):
                 why = "its time was put back" if put_back else "no time of it moved"
                 self.seen.rotten.add(where, why)
 
-    def _has_turn(self, where: str, size: int) -> bool:
-        if self.period == 1:
-            return True
-        number = hashlib.blake2b(os.fsencode(where), digest_size=8).digest()
-        if int.from_bytes(number) % self.period != self._turn:
-            return False
-        limit = (self._budget or 0) * 3 // 2
-        return not self.seen.read_bytes or self.seen.read_bytes + size <= limit
+    def _has_turn(self, size: int) -> bool:
+        """The files lie one after the other; each run reads the next `budget` bytes of them, and
+        the file that they end in."""
+        at = self._passed
+        self._passed += size
+        return self._budget is None or at // max(1, self._budget) % self.period == self._turn
 
     def _stored(self, path: str, name: str) -> Node | None:
         if self._tree is None:
