@@ -15,7 +15,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -62,16 +62,24 @@ def until(answer: Callable[[], Any], what: str, patience: float = PATIENCE_S) ->
 
 
 @contextlib.contextmanager
-def serving(folder: Path, words: Callable[[int], Sequence[str]], ready: str) -> Iterator[str]:
-    """A server that is up: its URL. `words` makes the command for a port; `ready` is a path."""
+def serving(
+    folder: Path,
+    words: Callable[[int], Sequence[str]],
+    ready: str,
+    environment: Mapping[str, str] | None = None,
+    fixed: int | None = None,
+) -> Iterator[str]:
+    """A server that is up: its URL. `words` makes the command for a port (`fixed`, or any that is
+    free); `ready` is a path that answers well when it is up."""
     folder.mkdir(parents=True, exist_ok=True)
     for attempt in range(5):
-        port = free_port()
+        port = fixed or free_port()
         log = folder / f"log-{attempt}"
         with log.open("wb") as output:
             process = subprocess.Popen(
                 list(words(port)),
                 cwd=folder,
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
