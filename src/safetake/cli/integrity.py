@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from safetake.cli.common import Command, Settings, choose, complete_sources, pass_settings
+from safetake.cli.common import (
+    Command,
+    Settings,
+    choose,
+    complete_snapshots,
+    complete_sources,
+    pass_settings,
+)
 
 if TYPE_CHECKING:
+    from safetake.config import Config
     from safetake.findings import Finding
     from safetake.integrity.report import IntegrityReport
+    from safetake.repository import Repository
 
 _SHOWN_IDS = 10
 
@@ -30,9 +39,28 @@ _SHOWN_IDS = 10
     is_flag=True,
     help="Look at the live stores alone: no comparison with snapshots, no password needed.",
 )
+@click.option(
+    "--accept",
+    "accepted",
+    metavar="SOURCE",
+    multiple=True,
+    shell_complete=complete_sources,
+    help="What it holds now is right: ends alarms of drift about it. Repeatable.",
+)
+@click.option(
+    "--snapshot",
+    metavar="ID",
+    shell_complete=complete_snapshots,
+    help="Instead of live data: do the references hold inside a snapshot?",
+)
 @pass_settings
 def command(
-    settings: Settings, names: tuple[str, ...], full: bool | None, no_repository: bool
+    settings: Settings,
+    names: tuple[str, ...],
+    full: bool | None,
+    no_repository: bool,
+    accepted: tuple[str, ...],
+    snapshot: str | None,
 ) -> int:
     """Check the live data: each store, references between them, drift.
 
@@ -46,7 +74,10 @@ def command(
     from safetake.operate.history.recorded import recorded
 
     config = settings.load()
-    chosen = choose(names, list(config.sources), "source") or None
+    if snapshot is not None:
+        return inside_snapshot(settings, config, snapshot)
+    accepted = tuple(choose(accepted, list(config.sources), "source"))
+    chosen = choose(names or accepted, list(config.sources), "source") or None
     with contextlib.ExitStack() as stack:
         why = "--no-repository"
         repository = None
@@ -54,16 +85,62 @@ def command(
             try:
                 repository = stack.enter_context(settings.open(config))
             except SafetakeError as error:  # the live stores are asked all the same
+                if accepted:
+                    raise
                 why = f"the repository does not open: {error}"
         run = stack.enter_context(recorded(config, "integrity", repository=repository))
+        facts = accept_all(config, repository, accepted)
         with Progress(settings.quiet) as progress:
             report = run_integrity(
                 config, chosen, repository, progress, full=full, no_repository=why
             )
-        run.facts, run.exit_code = report.brief(), report.exit_code
+        run.facts, run.exit_code = report.brief() | facts, report.exit_code
         run.error = summary(report) if report.exit_code else ""
     if settings.json:
         output.document(report.as_dict())
+    else:
+        show(report, settings.quiet)
+    return report.exit_code
+
+
+def accept_all(
+    config: Config, repository: Repository | None, names: tuple[str, ...]
+) -> dict[str, Any]:
+    """Accept what the sources hold now; what the history keeps of it. Raises SafetakeError."""
+    from safetake.errors import UsageError
+    from safetake.integrity.accepted import accept
+
+    if not names:
+        return {}
+    if repository is None:
+        raise UsageError(
+            "--accept is about snapshots of a repository", hint="leave --no-repository out"
+        )
+    return {"accepted": {name: accept(config, repository, name).counts.total for name in names}}
+
+
+def inside_snapshot(settings: Settings, config: Config, wanted: str) -> int:
+    """References between the stores of one snapshot. Prints, returns the exit code."""
+    import time
+
+    from safetake.cli import output
+    from safetake.errors import UsageError
+    from safetake.integrity.references import check_snapshot
+    from safetake.integrity.report import IntegrityReport
+    from safetake.snapshots import find_snapshot
+
+    if not config.references:
+        raise UsageError(
+            "the configuration declares no reference", hint="see [references.NAME] in its reference"
+        )
+    begun = time.perf_counter()
+    with settings.open(config) as repository, repository.lock(exclusive=False):
+        snapshot = find_snapshot(repository, wanted)
+        findings = check_snapshot(config, repository, snapshot, scratch=config.integrity.scratch)
+    report = IntegrityReport(findings, snapshot.sources)
+    report.seconds = time.perf_counter() - begun
+    if settings.json:
+        output.document({"snapshot": snapshot.id, **report.as_dict()})
     else:
         show(report, settings.quiet)
     return report.exit_code

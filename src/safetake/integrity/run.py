@@ -139,6 +139,7 @@ def _between(
     config: Config, sources: list[str] | None, repository: Repository | None, no_entry: str
 ) -> Iterator[Finding]:
     """References, and drift."""
+    from safetake.integrity.drift import check_drift
     from safetake.integrity.references import check_references
 
     try:
@@ -151,10 +152,6 @@ def _between(
             yield not_asked(name, "drift", no_entry)
         return
     try:
-        from safetake.integrity.drift import check_drift  # type: ignore[import-untyped]
-
         yield from check_drift(config, sources, repository)
-    except ModuleNotFoundError:
-        yield not_asked("", "drift", "not built yet")
     except SafetakeError as error:
         yield Finding("", "drift", False, "error", str(error), [], error.hint)
