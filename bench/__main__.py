@@ -32,14 +32,14 @@ def _parser() -> argparse.ArgumentParser:
         "what",
         nargs="?",
         default="compare",
-        choices=["compare", "generate", "query", "rows", "barrier", "startup", "soak"],
+        choices=["compare", "generate", "query", "rows", "barrier", "startup", "soak", "prune"],
     )
     parser.add_argument("--data", type=Path, default=HERE / "data", help="scratch, up to 20 GB")
     parser.add_argument("--results", type=Path, default=HERE / "results")
     parser.add_argument("--scale", type=float, default=1.0, help="1 is 2.1 GB")
     parser.add_argument("--small", action="store_true", help=f"scale {SMALL}: a smoke test")
     parser.add_argument(
-        "--rounds", type=int, default=0, help="compare: 3, barrier: 20, startup: 15"
+        "--rounds", type=int, default=0, help="compare: 3, barrier: 20, startup: 15, prune: 3"
     )
     parser.add_argument("--minutes", type=float, default=30, help="soak: how long")
     parser.add_argument("--big", action="store_true", help="rows: 5 GB instead of 1M rows")
@@ -76,6 +76,10 @@ def _run(chosen: argparse.Namespace, work: Path, results: Path, scale: float) ->
         from bench.rows import measure as measure_rows
 
         answer = measure_rows(work, scale, chosen.big)
+    elif chosen.what == "prune":
+        from bench.prune import measure as measure_prune
+
+        answer = measure_prune(work, scale, chosen.rounds or (1 if chosen.small else 3))
     elif chosen.what == "barrier":
         from bench.barrier import measure as measure_barrier
 
