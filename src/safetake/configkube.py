@@ -296,6 +296,11 @@ class KubernetesConfig(Section):
         for key, least in self.requests.items():
             if quantity(least) > quantity(self.limits[key]):
                 raise ValueError(f"requests.{key} is above limits.{key}")
+        made = {(v.claim, v.size, v.storage_class, v.access_mode) for v in self.volumes.values()}
+        sized = [claim for claim, size, *_ in made if size is not None]
+        for claim in sized:
+            if sized.count(claim) > 1:
+                raise ValueError(f"the claim {claim} is made twice, and not alike")
         mounts: dict[str, str] = {}
         for name, volume in self.volumes.items():
             other = mounts.setdefault(volume.mount, name)

@@ -38,6 +38,7 @@ COMMANDS = {
     "prune": "Remove what the retention does not keep.",
     "run": "Run jobs when they are due, or one job now.",
     "services": "The applications that use the data.",
+    "kubernetes": "Render the configuration as objects of Kubernetes.",
     "doctor": "Look for problems of the set-up.",
     "key": "Manage the repository's passwords.",
     "unlock": "Remove locks that crashed processes left.",
