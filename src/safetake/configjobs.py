@@ -42,6 +42,22 @@ def _zone(name: str) -> str:
     return name
 
 
+def _expression(schedule: str) -> str:
+    from datetime import UTC, datetime
+
+    from cronsim import CronSim, CronSimError
+
+    try:
+        if len(schedule.split()) != 5:
+            raise CronSimError("Wrong number of fields")  # six: cronsim would take seconds
+        next(CronSim(schedule, datetime(2026, 1, 1, tzinfo=UTC)))
+    except (CronSimError, StopIteration) as error:
+        raise ValueError(
+            f"{schedule[:60]!r} is no cron expression of five fields ({error})"
+        ) from None
+    return schedule
+
+
 Zone = Annotated[str, AfterValidator(_zone)]
 """A name of the IANA database, such as `Asia/Seoul`."""
 
@@ -79,21 +95,7 @@ class JobConfig(Section):
     @field_validator("schedule")
     @classmethod
     def _cron(cls, schedule: str | None) -> str | None:
-        if schedule is None:
-            return None
-        from datetime import UTC, datetime
-
-        from cronsim import CronSim, CronSimError
-
-        try:
-            if len(schedule.split()) != 5:
-                raise CronSimError("Wrong number of fields")  # six: cronsim would take seconds
-            next(CronSim(schedule, datetime(2026, 1, 1, tzinfo=UTC)))
-        except (CronSimError, StopIteration) as error:
-            raise ValueError(
-                f"{schedule[:60]!r} is no cron expression of five fields ({error})"
-            ) from None
-        return schedule
+        return None if schedule is None else _expression(schedule)
 
     @model_validator(mode="after")
     def _fits(self) -> JobConfig:
@@ -308,7 +310,12 @@ class NotifyConfig(Section):
     on: list[Literal["failure", "recovery", "overdue", "digest"]] = Field(
         default=["failure", "recovery", "overdue"], description="what is told"
     )
-    digest: str = Field(default="0 8 * * 1", description="cron expression of the digest")
+    digest: Annotated[str, AfterValidator(_expression)] = Field(
+        default="0 8 * * 1", description="cron expression of the digest"
+    )
+    timezone: Zone = Field(
+        default="UTC", description="zone of the digest's times and of those in messages"
+    )
     remind: Span = Field(
         default=86400, gt=0, description="seconds until a failure that lasts is told again"
     )
