@@ -430,6 +430,11 @@ class Config(Section):
                 raise ValueError(
                     f"retention.jobs: there is no job {job_name!r}" + nearest(job_name, self.jobs)
                 )
+        for job_name in self.notify.ping_env:
+            if job_name not in self.jobs:
+                raise ValueError(
+                    f"notify.ping_env: there is no job {job_name!r}" + nearest(job_name, self.jobs)
+                )
         for reference_name, reference in self.references.items():
             for end in (reference.from_, reference.to):
                 if end.source not in self.sources:
