@@ -10,8 +10,10 @@ import pytest
 from safetake.config import Config
 from safetake.operate.history import History
 from safetake.operate.metrics import DaemonState, render
+from safetake.operate.metrics import deliveries as published
 from safetake.operate.metrics.deliveries import Deliveries
 from safetake.operate.metrics.families import METRICS, Samples
+from safetake.operate.notify import state as notifications
 from safetake.proof.verify import verify
 from safetake.repository import Repository
 from safetake.snapshots import find_snapshot
@@ -91,6 +93,9 @@ def everything(config: Config, clock: Clock, repository: Repository, folder: Pat
     ran(config, clock, "copy", "away", facts={"copied": 1})
     restored = {"sources": ["projects"], "seconds": 42.0, "outcome": "committed"}
     ran(config, clock, "restore", facts=restored)
+    ran(config, clock, "rows", facts={**restored, "action": "apply", "seconds": 3.0})
+    with notifications.changing(config) as known:
+        known.way("slack").tried(clock.now, "secret-in-error")
     ran(config, clock, "missed", "sqlite-backup", facts={"count": 3})
     clock.now += DAY
 
@@ -106,9 +111,7 @@ def test_everything_is_exported_and_promtool_finds_no_fault(
     config = configured(tmp_path, '[metrics]\ntextfile = "x.prom"\n')
     known = Deliveries()
     known.way("textfile").tried(START_NS)
-    from safetake.operate.metrics import deliveries
-
-    deliveries.save(config, known)
+    published.save(config, known)
     history = History(config, repository, now_ns=clock)
     text = render(config, history, daemon=DAEMON)
     assert promtool("check", "metrics", given=text) == ""
@@ -120,19 +123,23 @@ def test_everything_is_exported_and_promtool_finds_no_fault(
     assert value(found, "backup_last_success_timestamp", job="by-hand") == 0
 
     newest = find_snapshot(repository, "latest").time_ns / SECOND
-    for source in ("projects", "scripts"):
+    for source in ("projects", "scripts", "system"):
         for rung in ("stored", "read_back", "opened"):
             name = "safetake_source_snapshot_timestamp_seconds"
             assert value(found, name, source=source, rung=rung) == pytest.approx(newest, abs=1e-3)
-        assert value(found, "safetake_source_damaged", source=source) == 0
-    assert found["safetake_source_rpo_seconds"] == {(("source", "projects"),): 6 * 3600}
+    assert set(found["safetake_source_damaged"].values()) == {0}
+    rpo = {(("source", "projects"),): 6 * 3600, (("source", "system"),): 24 * 3600}
+    assert found["safetake_source_rpo_seconds"] == rpo
     assert value(found, "safetake_source_rto_seconds", source="projects") == 900
     assert value(found, "safetake_source_partial_rto_seconds", source="projects") == 300
     assert value(found, "safetake_source_restore_measured_seconds", source="projects") == 42
+    parts = "safetake_source_partial_restore_measured_seconds"
+    assert value(found, parts, source="projects") == 3
     # 30 MB a second were measured
     name = "safetake_source_restore_predicted_seconds"
     assert value(found, name, source="projects") == pytest.approx(25)
-    assert value(found, "safetake_system_rto_seconds") == 3600
+    assert value(found, name, source="system") == pytest.approx(25, abs=0.01)
+    assert value(found, "safetake_source_rto_seconds", source="system") == 3600
 
     job = {"job_name": "sqlite-backup", "kind": "backup"}
     assert value(found, "safetake_job_missed_total", **job) == 3
@@ -227,7 +234,8 @@ def test_without_the_repository_the_history_answers(config: Config, clock: Clock
     found = values(render(config, History(config, now_ns=clock)))
     name = "safetake_source_snapshot_timestamp_seconds"
     assert value(found, name, source="projects", rung="stored") == START_NS / SECOND - 10
-    assert len(found[name]) == 2, "nothing is said of rungs that nobody could read"
+    rungs = {dict(labels)["rung"] for labels in found[name]}
+    assert rungs == {"stored"}, "nothing is said of rungs that nobody could read"
     assert "safetake_source_damaged" not in found
     assert value(found, "safetake_repository_reachable", repository="main") == 0
     assert "safetake_repository_bytes" not in found
@@ -300,6 +308,8 @@ def test_labels_hold_no_words_of_errors_and_no_places(
     ran(config, clock, "backup", "sqlite-backup", exit_code=1, error="secret-in-error", hint="h")
     facts = {"sources": ["projects"], "findings": []}
     ran(config, clock, "integrity", "sound", facts={**facts, "detail": "secret-in-facts"})
+    with notifications.changing(config) as known:
+        known.way("slack").tried(clock.now, "secret-in-delivery")
     text = render(config, History(config, now_ns=clock), daemon=DAEMON).decode()
     assert "secret" not in text
     assert str(tmp_path) not in text

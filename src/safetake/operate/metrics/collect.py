@@ -14,6 +14,7 @@ from safetake.operate.metrics import places
 from safetake.operate.metrics.deliveries import PUSHGATEWAY, TEXTFILE, Deliveries
 from safetake.operate.metrics.families import LEVELS, Samples, word
 from safetake.operate.metrics.jobs import collect_jobs
+from safetake.snapshots import RUNGS, STORED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from safetake.operate.history import History, Record
     from safetake.snapshots import SnapshotInfo
 
+SYSTEM = "system"
+"""All sources together: as old as the oldest, and back when the last is."""
 MAIN = "main"
 """What the repository is called beside the names of copies."""
 FAILED_CHECKS = 50
@@ -45,6 +48,7 @@ def collect(config: Config, history: History, deliveries: Deliveries) -> Samples
     _repositories(samples, config, records, now_ns)
     _work(samples, config, records)
     _integrity(samples, config, records)
+    _notifications(samples, config)
     collect_deliveries(samples, config, deliveries)
     return samples
 
@@ -68,7 +72,7 @@ def _sources(
     states = objectives.source_states(config, records, snapshots)
     for name, state in states.items():
         for rung, at_ns in state.newest_ns.items():
-            if snapshots is not None or rung == "stored":
+            if snapshots is not None or rung == STORED:
                 samples.seconds(
                     "safetake_source_snapshot_timestamp_seconds",
                     at_ns,
@@ -83,19 +87,24 @@ def _sources(
             ("safetake_source_rto_seconds", state.rto_s),
             ("safetake_source_partial_rto_seconds", state.partial_rto_s),
             ("safetake_source_restore_measured_seconds", state.measured_s),
+            ("safetake_source_partial_restore_measured_seconds", state.partial_measured_s),
             ("safetake_source_restore_predicted_seconds", state.predicted_s),
         ):
             samples.put(metric, value, source=name)
-    sizes = [state.bytes for state in states.values() if state.bytes is not None]
-    if sizes:
-        samples.put(
-            "safetake_system_restore_predicted_seconds",
-            objectives.predicted_s(sum(sizes), objectives.restore_rate(records)),
+    system = config.objectives.get(SYSTEM)
+    if system is None or SYSTEM in states or not states:
+        return
+    for rung in RUNGS if snapshots is not None else RUNGS[:1]:
+        oldest_ns = min(state.newest_ns[rung] for state in states.values())
+        samples.seconds(
+            "safetake_source_snapshot_timestamp_seconds", oldest_ns, source=SYSTEM, rung=word(rung)
         )
-    system = config.objectives.get("system")
-    if system is not None:
-        samples.put("safetake_system_rpo_seconds", system.rpo)
-        samples.put("safetake_system_rto_seconds", system.rto)
+    samples.put("safetake_source_rpo_seconds", system.rpo, source=SYSTEM)
+    samples.put("safetake_source_rto_seconds", system.rto, source=SYSTEM)
+    sizes = [state.bytes for state in states.values() if state.bytes is not None]
+    if len(sizes) == len(states):
+        predicted = objectives.predicted_s(sum(sizes), objectives.restore_rate(records))
+        samples.put("safetake_source_restore_predicted_seconds", predicted, source=SYSTEM)
 
 
 def _repositories(samples: Samples, config: Config, records: Sequence[Record], now_ns: int) -> None:
@@ -128,7 +137,11 @@ def _work(samples: Samples, config: Config, records: Sequence[Record]) -> None:
     prune = _newest([record for record in records if record.ok], "prune")
     samples.seconds("safetake_prune_last_timestamp_seconds", prune.ended_ns if prune else 0)
     samples.put("safetake_prune_freed_bytes", _count(prune, "freed_bytes"))
-    drills = [record.ended_ns for record in records if objectives.is_restore(record)]
+    drills = [
+        record.ended_ns
+        for record in records
+        if objectives.is_restore(record) and not objectives.is_part(record)
+    ]
     samples.seconds("safetake_drill_last_timestamp_seconds", max(drills, default=0))
     samples.put("safetake_restore_interrupted", places.interrupted_restore(config.restore.state))
 
@@ -190,6 +203,21 @@ def _label(text: str) -> str:
     from safetake.wording import printable
 
     return printable(text)[:_LABEL_LENGTH]
+
+
+def _notifications(samples: Samples, config: Config) -> None:
+    """How telling people goes, by the scheme of the URL."""
+    from safetake.operate.notify import delivery
+
+    found = delivery(config)
+    for name, way in found.ways.items():
+        samples.put("safetake_notification_success", way.ok, way=name)
+        samples.put("safetake_notification_failures_total", way.failures, way=name)
+        samples.seconds(
+            "safetake_notification_last_delivered_timestamp_seconds", way.delivered_ns, way=name
+        )
+    samples.put("safetake_notifications_pending", found.pending)
+    samples.put("safetake_notifications_dropped_total", found.dropped)
 
 
 def collect_deliveries(samples: Samples, config: Config, deliveries: Deliveries) -> None:

@@ -107,19 +107,18 @@ SOURCES = (
     ),
     _gauge(
         "safetake_source_restore_measured_seconds",
-        "How long the last restore of a source took.",
+        "How long the last restore of a source in full took.",
+        "source",
+    ),
+    _gauge(
+        "safetake_source_partial_restore_measured_seconds",
+        "How long the last restore of rows, records or keys of a source took.",
         "source",
     ),
     _gauge(
         "safetake_source_restore_predicted_seconds",
         "How long a restore of a source should take, from its size and measured rates.",
         "source",
-    ),
-    _gauge("safetake_system_rpo_seconds", "Objective of all sources together: data lost."),
-    _gauge("safetake_system_rto_seconds", "Objective of all sources together: time to be back."),
-    _gauge(
-        "safetake_system_restore_predicted_seconds",
-        "How long a restore of all sources should take.",
     ),
 )
 REPOSITORY = (
@@ -186,13 +185,22 @@ DELIVERY = (
         "Whether the last attempt to notify went through, by way.",
         "way",
     ),
-    _counter("safetake_notification_failures_total", "Notifications not delivered.", "way"),
+    _gauge(
+        "safetake_notification_last_delivered_timestamp_seconds",
+        "When the last notification was delivered, by way; 0: never.",
+        "way",
+    ),
+    _counter(
+        "safetake_notification_failures_total", "Attempts to notify that failed, by way.", "way"
+    ),
+    _gauge("safetake_notifications_pending", "Messages that have not reached everybody."),
+    _counter("safetake_notifications_dropped_total", "Messages that were given up."),
     _gauge(
         "safetake_publish_success",
         "Whether the last attempt to publish metrics went through, by way.",
         "way",
     ),
-    _counter("safetake_publish_failures_total", "Attempts to publish that failed.", "way"),
+    _counter("safetake_publish_failures_total", "Attempts to publish that failed, by way.", "way"),
 )
 METRICS: dict[str, Metric] = {
     metric.name: metric
