@@ -21,7 +21,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from safetake.errors import SafetakeError, StorageError
+from safetake.errors import DamagedError, SafetakeError, StorageError
 from safetake.model import BATCH_BYTES, MAX_BLOB_BYTES, BlobId, Node, Reader
 from safetake.repository.codec import compress
 from safetake.repository.crypto import MasterKey, Sealer
@@ -186,11 +186,22 @@ class RepositoryWriter:
         tree_id = hashlib.sha256(blob).digest()
         if self._all_below(nodes):
             self._index.whole[tree_id] = None
+        self._store_tree(tree_id, blob)
+        return tree_id
+
+    def store_tree(self, tree_id: BlobId, blob: bytes) -> None:
+        """Store a directory as it is, byte for byte. Raises DamagedError when it has another id."""
+        self._raise()
+        if hashlib.sha256(blob).digest() != tree_id:
+            raise DamagedError(f"tree {tree_id.hex()[:12]} is damaged: its content changed")
+        self._store_tree(tree_id, blob)
+
+    def _store_tree(self, tree_id: BlobId, blob: bytes) -> None:
         if self._index.has(tree_id, True):
-            return tree_id
+            return
         with self._tree_lock:
             if (tree_id, True) in self._new:
-                return tree_id
+                return
             packed = compress(blob)
             small = len(packed) < len(blob)
             sealed = self._tree_sealer.seal(packed if small else blob)
@@ -202,7 +213,6 @@ class RepositoryWriter:
             self.stats.stored_bytes += len(sealed)
             self.stats.new_blobs += 1
             self.stats.new_bytes += len(blob)
-        return tree_id
 
     def _all_below(self, nodes: Iterable[Node]) -> bool:
         """Whether all that the entries name is stored, or will be by this writer's `flush`."""
