@@ -19,7 +19,7 @@ import click
 import pytest
 from pydantic import BaseModel
 
-from safetake import config, configjobs, configkube
+from safetake import config, configdrill, configjobs, configkube
 from safetake.cli.app import root
 from tests.support.redis_server import BINARIES, running
 
@@ -81,6 +81,10 @@ def test_every_command_and_option_is_in_the_reference(name: str, command: click.
         ("`[drift]`", config.DriftConfig),
         ("`[drift.sources.NAME]`", configjobs.DriftGuard),
         ("`[integrity]`", config.IntegrityConfig),
+        ("`[drill]`", config.DrillConfig),
+        ("`[drill.services.NAME]`", configdrill.DrillServiceConfig),
+        ("`[drill.scenarios.NAME]`", configdrill.ScenarioConfig),
+        ("`[[drill.scenarios.NAME.lose]]`", configdrill.LossConfig),
         ("`[daemon]`", config.DaemonConfig),
         ("`[metrics]`", config.MetricsConfig),
         ("`[notify]`", config.NotifyConfig),
@@ -231,6 +235,11 @@ def prepare(page: Path, run: object, place: Path, port: int) -> set[str]:
         config_file = place / "safetake.toml"
         before = config_file.read_text().split("[sources.queue]")[0]
         config_file.write_text(before + toml.replace("6379", str(port)))
+    elif page.name == "references.md":
+        toml = re.findall(r"^```toml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)[0]
+        with (place / "safetake.toml").open("a") as appended:
+            appended.write("\n" + toml)
+        run("safetake backup")
     elif page.name != "commands.md":
         run("safetake backup")
     return done
