@@ -75,12 +75,19 @@ def read_file(path: Path) -> str:
 
 
 def file_problem(path: Path) -> str | None:
-    """What is wrong with the permissions of a password file, or None."""
+    """What is wrong with the permissions of a password file, or None.
+
+    A file of somebody else's that we may read as one of its group was given to us that way: so
+    are the Secrets of Kubernetes, which belong to root and to the pod's group.
+    """
     try:
-        mode = stat.S_IMODE(path.stat().st_mode)
+        found = path.stat()
     except OSError:
         return None  # read_file says it better
-    if mode & 0o077:
+    mode = stat.S_IMODE(found.st_mode)
+    ours = found.st_gid in (os.getegid(), *os.getgroups())
+    lent = stat.S_IRGRP if found.st_uid != os.geteuid() and ours else 0
+    if mode & 0o077 & ~lent:
         return f"the password file {path} can be read by others (mode {mode:04o})"
     return None
 

@@ -146,7 +146,7 @@ def configurations(draw: st.DrawFn) -> str:
         "sources": draw(st.dictionaries(NAMES, SOURCES, min_size=1, max_size=3)),
         "jobs": draw(st.dictionaries(NAMES.map("job.".__add__), JOBS, min_size=1, max_size=2)),
         "services": draw(st.dictionaries(NAMES, SERVICES, max_size=2)),
-        "daemon": {"listen": draw(mostly(["0.0.0.0:9760", ":80", "[::]:1"], ["x", ""]))},
+        "daemon": {"listen": draw(mostly(["0.0.0.0:9760", ":80", "127.0.0.1:1"], ["x", ""]))},
         "notify": draw(section(urls_env=VARIABLES, urls_file=SECRET_FILES)),
         "kubernetes": kubernetes,
     }

@@ -76,18 +76,27 @@ def test_everything_is_said_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("listen", "message"),
+    ("listen", "arguments"),
     [
-        ('"127.0.0.1:9760"', "the probes do not reach 127.0.0.1"),
-        ('"[::1]:9760"', "the probes do not reach ::1"),
-        ('"localhost:9760"', "the probes do not reach localhost"),
-        ('""', "the probes need one"),
+        ("0.0.0.0:9760", ["run"]),
+        ("[::]:9760", ["run"]),
+        (":9760", ["run"]),
+        ("127.0.0.1:9760", ["run", "--listen", "0.0.0.0:9760"]),
+        ("[::1]:9760", ["run", "--listen", "0.0.0.0:9760"]),
+        ("localhost:9760", ["run", "--listen", "0.0.0.0:9760"]),
     ],
 )
-def test_the_daemon_must_be_reached_by_the_probes(listen: str, message: str) -> None:
-    text = R2.replace('"0.0.0.0:9760"', listen)
-    plan(text)  # CronJobs have no probes
-    with pytest.raises(ConfigError, match=message):
+def test_the_daemon_listens_where_the_probes_reach_it(listen: str, arguments: list[str]) -> None:
+    (pod,) = pods(objects(plan(R2.replace("0.0.0.0:9760", listen), "daemon")))
+    assert pod["spec"]["containers"][0]["args"] == arguments
+    assert pod["spec"]["containers"][0]["ports"][0]["containerPort"] == 9760
+
+
+@pytest.mark.parametrize("listen", ["", "9760", "host:", "0.0.0.0:0", "0.0.0.0:70000"])
+def test_the_probes_need_a_port(listen: str) -> None:
+    text = R2.replace("0.0.0.0:9760", listen)
+    plan(text)  # CronJobs have none
+    with pytest.raises(ConfigError, match="the probes need one"):
         plan(text, "daemon")
 
 

@@ -18,7 +18,7 @@ spec:
   automountServiceAccountToken: {{ $v.api }}
   enableServiceLinks: false
   restartPolicy: {{ ternary "Always" "Never" .daemon }}
-  terminationGracePeriodSeconds: 120
+  terminationGracePeriodSeconds: {{ int64 $v.terminationGracePeriodSeconds }}
   securityContext:
     runAsNonRoot: true
     runAsUser: {{ int64 $v.user }}

@@ -179,7 +179,7 @@ def _daemon(plan: Plan) -> Piece:
             "revisionHistoryLimit": 3,
             "strategy": {"type": "Recreate"},
             "selector": {"matchLabels": chosen},
-            "template": pod(plan, ["run"]),
+            "template": pod(plan, ["run", *(["--listen", plan.listen] if plan.listen else [])]),
         },
     }
 

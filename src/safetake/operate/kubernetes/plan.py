@@ -17,6 +17,7 @@ from safetake.errors import ConfigError
 from safetake.operate.kubernetes import network, outside
 from safetake.operate.kubernetes.cron import kubernetes_schedule, shortest_gap
 from safetake.operate.kubernetes.names import CRONJOB, object_name
+from safetake.operate.serve import address
 from safetake.wording import nearest
 
 Mode = Literal["cronjobs", "daemon", "job"]
@@ -27,6 +28,8 @@ LATE = 300
 BEGIN = 900
 """Seconds for pulling the image and for writing the history, beside the job's own timeouts."""
 COMPONENTS: dict[Mode, str] = {"cronjobs": "job", "daemon": "daemon", "job": "job"}
+MARGIN = 30
+"""Seconds beside the configured grace, for all that is not the runs themselves."""
 MOST_TEXT = 1_000_000
 """Bytes; a ConfigMap ends at 1 MiB, with all that is in it."""
 HELP = "docs/how-to/kubernetes.md shows a whole configuration"
@@ -56,6 +59,9 @@ class Plan:
     jobs: list[Job]
     arguments: list[str]
     port: int | None
+    """Of the daemon's probes and metrics."""
+    listen: str
+    """Where the daemon listens, when it is not where the configuration says."""
     variables: list[outside.Reference]
     folders: dict[str, list[outside.Reference]]
     """By folder of the pod: the files below it that come out of Secrets."""
@@ -70,6 +76,11 @@ class Plan:
     def name(self) -> str:
         """What all names begin with."""
         return self.config.kubernetes.name
+
+    @property
+    def seconds_to_end(self) -> int:
+        """From SIGTERM to SIGKILL: runs are interrupted, let the stores go, release their locks."""
+        return int(min(self.config.daemon.grace, 86400)) + MARGIN
 
     @property
     def namespace(self) -> str:
@@ -106,7 +117,7 @@ def make_plan(
     problems += _secret_urls(config)
     if len(text.encode()) > MOST_TEXT:
         problems.append(f"more than {MOST_TEXT} bytes: a ConfigMap can not hold it")
-    port = _port(config, problems) if mode == "daemon" else None
+    port, listen = _listen(config, problems) if mode == "daemon" else (None, "")
     image = image or config.kubernetes.image
     problems += _image_problems(image, unpinned)
     if problems:
@@ -120,6 +131,7 @@ def make_plan(
         jobs=jobs if mode == "cronjobs" else [],
         arguments=arguments or [],
         port=port,
+        listen=listen,
         variables=found.variables,
         folders=_folders(found.files),
         state_on_volume=found.state_on_volume,
@@ -221,15 +233,17 @@ def _secret_urls(config: Config) -> list[str]:
     return found
 
 
-def _port(config: Config, problems: list[str]) -> int | None:
-    host, _, port = (config.daemon.listen or "").rpartition(":")
-    host = host.strip("[]").lower()
-    if not port.isdecimal() or not 0 < int(port) < 65536:
+def _listen(config: Config, problems: list[str]) -> tuple[int | None, str]:
+    """Port of the probes, and `--listen` where the configured address is not reached by them."""
+    try:
+        host, port = address(config.daemon.listen or "")
+    except ConfigError:
+        host, port = "", 0
+    if port == 0:
         problems.append('daemon.listen: the probes need one: listen = "0.0.0.0:9760"')
-        return None
-    if host == "localhost" or host.startswith("127.") or host == "::1":
-        problems.append(f'daemon.listen: the probes do not reach {host}: listen = "0.0.0.0:{port}"')
-    return int(port)
+        return None, ""
+    inside = host == "localhost" or host.startswith("127.") or host == "::1"
+    return port, f"0.0.0.0:{port}" if inside else ""
 
 
 def _affinity(config: Config, wanted: bool) -> Piece:

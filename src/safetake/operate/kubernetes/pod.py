@@ -18,8 +18,6 @@ from safetake.operate.kubernetes.plan import COMPONENTS, Plan, selector
 Piece = dict[str, Any]
 
 STATE_SIZE = "1Gi"
-GRACE = 120
-"""Seconds to end: a run is interrupted, lets the stores go and releases its locks."""
 READABLE = 0o440
 """Files of Secrets belong to root and to fsGroup."""
 
@@ -53,7 +51,7 @@ def pod(plan: Plan, arguments: list[str]) -> Piece:
         "automountServiceAccountToken": plan.api,
         "enableServiceLinks": False,
         "restartPolicy": "Always" if daemon else "Never",
-        "terminationGracePeriodSeconds": GRACE,
+        "terminationGracePeriodSeconds": plan.seconds_to_end,
         "securityContext": {
             "runAsNonRoot": True,
             "runAsUser": section.user,

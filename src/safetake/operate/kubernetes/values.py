@@ -41,7 +41,8 @@ def chart_values(plan: Plan, *, unpinned: bool = False) -> Piece:
             for job in plan.jobs
         ],
         "history": {"successful": section.history_successful, "failed": section.history_failed},
-        **({} if plan.port is None else {"daemon": {"port": plan.port}}),
+        "daemon": {"port": plan.port or 9760, "listen": plan.listen},
+        "terminationGracePeriodSeconds": plan.seconds_to_end,
         "secrets": {
             "variables": [
                 {"name": each.name, "secret": each.secret, "key": each.key}
