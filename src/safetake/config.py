@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from safetake.configbase import FilePath, Section, Span, Url, resolve
+from safetake.configdrill import BUILT_IN, DrillConfig
 from safetake.configjobs import (
     DaemonConfig,
     DriftConfig,
@@ -401,6 +402,7 @@ class Config(Section):
     metrics: MetricsConfig = MetricsConfig()
     notify: NotifyConfig = NotifyConfig()
     kubernetes: KubernetesConfig = KubernetesConfig()
+    drill: DrillConfig = DrillConfig()
 
     @model_validator(mode="after")
     def _agree(self) -> Config:
@@ -447,6 +449,17 @@ class Config(Section):
                     raise ValueError(
                         f"references.{reference_name}: {end.source} is of type {kind}, "
                         f"which is asked by {_WAYS[kind]}, not by {end.way}"
+                    )
+        _check_names(self.drill.services, "drill service")
+        _check_names(self.drill.scenarios, "scenario")
+        for scenario_name, scenario in self.drill.scenarios.items():
+            if scenario_name in BUILT_IN:
+                raise ValueError(f"drill.scenarios.{scenario_name}: this name is built in")
+            for loss in scenario.lose:
+                if loss.source not in self.sources:
+                    raise ValueError(
+                        f"drill.scenarios.{scenario_name}.lose: there is no source "
+                        f"{loss.source!r}" + nearest(loss.source, self.sources)
                     )
         for name in self.drift.sources:
             if name not in self.sources:

@@ -102,8 +102,27 @@ def command(
     for path in writable:
         line += ["--write", str(path)]
     if ports is not None:
-        line += ["--ports", ",".join(map(str, ports))]
+        line += ["--ports", _ranges(ports)]
     return [*line, "--", *words]
+
+
+def _ranges(ports: Iterable[int]) -> str:
+    """`7,9-11` for 7, 9, 10 and 11."""
+    found: list[list[int]] = []
+    for port in sorted(set(ports)):
+        if found and found[-1][1] == port - 1:
+            found[-1][1] = port
+        else:
+            found.append([port, port])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in found)
+
+
+def _numbers(ranges: str) -> list[int]:
+    found: list[int] = []
+    for word in filter(None, ranges.split(",")):
+        first, _, last = word.partition("-")
+        found += range(int(first), int(last or first) + 1)
+    return found
 
 
 def _allow_path(ruleset: int, path: Path, changes: int) -> None:
@@ -150,9 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--ports", default=None)
     parser.add_argument("command", nargs="+")
     given = parser.parse_args(arguments)
-    ports = None
-    if given.ports is not None:
-        ports = [int(word) for word in given.ports.split(",") if word]
+    ports = None if given.ports is None else _numbers(given.ports)
     try:
         confine(given.write, ports)
         os.execvp(given.command[0], given.command)

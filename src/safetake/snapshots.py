@@ -30,7 +30,9 @@ BACKUP_TAG, SAFETY_TAG = "backup", "safety"
 STORED = "stored"
 READ_BACK = "read back"
 OPENED = "opened"
-RUNGS = (STORED, READ_BACK, OPENED)
+RESTORED = "restored"
+APP_CHECKED = "app-checked"
+RUNGS = (STORED, READ_BACK, OPENED, RESTORED, APP_CHECKED)
 FAILED = "failed"
 """Shown instead of a rung when the newest proof found damage."""
 

@@ -1,0 +1,1 @@
+"""Rehearsed disasters on isolated copies: lost, recovered with the real commands, compared."""

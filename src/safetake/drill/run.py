@@ -1,0 +1,352 @@
+"""A drill from outside: the twin, the confinement, the evidence, and the rungs that it proves."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetake import __version__, sandbox
+from safetake.clock import go_time, now_ns
+from safetake.drill import processes
+from safetake.drill.scenario import find_scenario, targets
+from safetake.drill.twin import Twin, allowed_ports, build
+from safetake.errors import RefusedError, SafetakeError, UsageError
+from safetake.evidence import Check, Draft, Evidence, Step, save
+from safetake.evidence.versions import place, versions
+from safetake.scratch import scratch_folder
+from safetake.snapshots import APP_CHECKED, RESTORED, SnapshotInfo, read_manifest
+
+if TYPE_CHECKING:
+    from safetake.config import Config
+    from safetake.repository import Repository
+
+_GRACE_SECONDS = 20.0
+UNTOUCHED = "production was out of reach"
+
+
+@dataclass(slots=True)
+class Wanted:
+    """What is to be rehearsed."""
+
+    scenario: str
+    sources: Sequence[str] = ()
+    unconfined: bool = False
+    """Go on where the kernel can not keep the drill to its folder."""
+
+
+def drill(
+    config: Config,
+    repository: Repository,
+    snapshot: SnapshotInfo,
+    wanted: Wanted,
+    password: str,
+    told: Callable[[str], None] = lambda step: None,
+) -> Evidence:
+    """Rehearse a disaster, keep the evidence, and record the rungs that were reached.
+
+    `told` hears each step. The repository is only read by the drill; the evidence is written when
+    it is over, also when it failed. Raises UsageError, RefusedError where the kernel can not keep
+    it to its folder, SafetakeError when there is no room.
+    """
+    sources = _sources(repository, snapshot, wanted.sources)
+    scenario = find_scenario(config, wanted.scenario, list(sources))
+    for loss in scenario.lose:
+        if loss.source not in sources:
+            raise UsageError(
+                f"scenario {wanted.scenario}: snapshot {snapshot.id[:8]} has no {loss.source!r}"
+            )
+    confinement = _confinement(wanted.unconfined)
+    started_ns, started = now_ns(), time.monotonic()
+    with repository.lock(exclusive=False), scratch_folder(config.drill.scratch) as folder:
+        _room(folder, repository, snapshot, sources)
+        kinds = {name: entry["type"] for name, entry in sources.items()}
+        twin = build(config, folder, kinds, password)
+        plan = _plan(config, twin, snapshot, kinds, sources, scenario.model_dump())
+        answer = _rehearse(config, twin, plan, confinement, told)
+        answer["measured"]["rpo_seconds"] = (started_ns - snapshot.time_ns) / 1e9
+        draft = _draft(
+            config, repository, snapshot, wanted, answer, started_ns, confinement,
+            targets(config, scenario),
+        )  # fmt: skip
+        document = save(repository, draft)
+        if document.verdict == "passed" and all(loss.everything for loss in scenario.lose):
+            _record_rungs(repository, snapshot, sources, scenario.lose, document, config, started)
+    return document
+
+
+def _sources(
+    repository: Repository, snapshot: SnapshotInfo, chosen: Sequence[str]
+) -> dict[str, Any]:
+    manifest = read_manifest(repository.reader(), snapshot)
+    if manifest is None:
+        raise UsageError(
+            f"snapshot {snapshot.id[:8]} was not made by safetake: nobody knows what is in it"
+        )
+    there: dict[str, Any] = manifest["sources"]
+    for name in chosen:
+        if name not in there:
+            raise UsageError(
+                f"snapshot {snapshot.id[:8]} has no source {name!r}",
+                hint="it has: " + ", ".join(there),
+            )
+    return {name: there[name] for name in (chosen or there)}
+
+
+def _confinement(unconfined: bool) -> sandbox.Confinement:
+    version = sandbox.abi()
+    found = sandbox.Confinement(folders=version >= 3, ports=version >= 4, signals=version >= 6)
+    if (not found.folders or not found.ports) and not unconfined:
+        raise RefusedError(
+            "the kernel can not keep the drill away from production: it does not restrict "
+            + ", ".join(found.missing()),
+            hint="Linux 6.7 or newer with Landlock does; or --unconfined, where production is "
+            "out of reach by other means",
+        )
+    return found
+
+
+def _room(
+    folder: Path, repository: Repository, snapshot: SnapshotInfo, sources: dict[str, Any]
+) -> None:
+    from safetake.wording import size
+
+    needed = 3 * sum(int(entry.get("bytes") or 0) for entry in sources.values())
+    state = os.statvfs(folder)
+    free = state.f_bavail * state.f_frsize
+    if free < needed:
+        raise SafetakeError(
+            f"no room for a drill in {folder.parent}: {size(needed)} may be needed, "
+            f"{size(free)} are free",
+            hint="set [drill] scratch to a folder with more room",
+        )
+
+
+def _plan(
+    config: Config,
+    twin: Twin,
+    snapshot: SnapshotInfo,
+    kinds: dict[str, str],
+    entries: dict[str, Any],
+    scenario: dict[str, Any],
+) -> dict[str, Any]:
+    redis = {
+        name: _redis_command(name, entries[name], twin.store_ports[name], twin.data / name)
+        for name, kind in kinds.items()
+        if kind == "redis"
+    }
+    for name, command in redis.items():
+        processes.describe(twin.processes, name, command, {})
+    for name, kind in kinds.items():
+        if kind == "chroma":
+            processes.describe(twin.processes, name, _chroma_command(twin, name), {})
+    services: dict[str, Any] = {}
+    for name, service in config.drill.services.items():
+        if service.uses and not set(service.uses) <= set(kinds):
+            continue
+        told = service.model_dump()
+        told["command"] = [twin.filled(word, name) for word in service.command]
+        told["environment"] = {k: twin.filled(v, name) for k, v in service.environment.items()}
+        told["health"] = twin.filled(service.health, name)
+        services[name] = told
+        processes.describe(twin.processes, name, told["command"], told["environment"])
+    return {
+        "snapshot": snapshot.id,
+        "sources": kinds,
+        "places": twin.places,
+        "store_ports": twin.store_ports,
+        "redis_commands": redis,
+        "folder": str(twin.folder),
+        "scenario": scenario,
+        "services": services,
+        "start_timeout": config.drill.start_timeout,
+    }
+
+
+def _redis_command(name: str, entry: dict[str, Any], port: int, folder: Path) -> list[str]:
+    from safetake.sources.redis.scratch import fitting
+    from safetake.sources.redis.server import parse_version
+
+    facts = entry["facts"]
+    family, version = str(facts.get("family", "redis")), str(facts.get("version", "0"))
+    binaries = fitting(family, parse_version(version))
+    if not binaries:
+        raise SafetakeError(
+            f"{name}: no {family} server {version} or newer is installed to rehearse on",
+            hint="install one beside safetake, or name the other sources",
+        )
+    return [
+        binaries[0].path, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder),
+        "--save", "", "--appendonly", "no", "--daemonize", "no",
+    ]  # fmt: skip
+
+
+def _chroma_command(twin: Twin, name: str) -> list[str]:
+    """The server that brings records back, as an operator starts it beside an application that
+    is stopped."""
+    program = "from chromadb.cli.cli import app; app()"
+    words = ["run", "--path", twin.places[name], "--host", "127.0.0.1"]
+    return [sys.executable, "-c", program, *words, "--port", str(twin.store_ports[name])]
+
+
+def _rehearse(
+    config: Config,
+    twin: Twin,
+    plan: dict[str, Any],
+    confinement: sandbox.Confinement,
+    told: Callable[[str], None],
+) -> dict[str, Any]:
+    """Run the child to its end, whatever happens; what it answered."""
+    plan_file, answer_file = twin.folder / "plan.json", twin.folder / "answer.json"
+    plan_file.write_text(json.dumps(plan), encoding="utf-8")
+    words = [sys.executable, "-m", "safetake.drill.rehearse", str(plan_file), str(answer_file)]
+    if confinement.folders:
+        ports = allowed_ports(config, twin) if confinement.ports else None
+        words = sandbox.command(words, [twin.folder], ports)
+    environment = {
+        **{key: value for key, value in os.environ.items() if key in _INHERITED},
+        "HOME": str(twin.folder / "home"),
+        "TMPDIR": str(twin.folder / "tmp"),
+    }
+    with (twin.folder / "output").open("wb") as errors:
+        child = subprocess.Popen(
+            words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors,
+            env=environment, cwd=twin.folder, start_new_session=True, text=True,
+        )  # fmt: skip
+    ended = "the drill ended early"
+    timer = _Timer(child, config.drill.timeout)
+    try:
+        assert child.stdout is not None
+        for line in child.stdout:
+            if line.startswith("step "):
+                told(line[5:].rstrip("\n"))
+        child.wait()
+        if timer.rang:
+            ended = f"the drill took longer than {config.drill.timeout:.0f} s"
+    finally:
+        timer.cancel()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+        for name in (*plan["services"], *plan["store_ports"]):
+            processes.kill(twin.processes, name)
+    answer: dict[str, Any] = {"checks": [], "steps": [], "problems": [], "measured": {}}
+    with contextlib.suppress(FileNotFoundError):
+        answer = json.loads(answer_file.read_text(encoding="utf-8"))
+    if child.returncode != 0:
+        last = (twin.folder / "output").read_text(encoding="utf-8", errors="replace").strip()
+        answer["problems"].append(f"{ended}: {(last.splitlines() or ['nothing was said'])[-1]}")
+    return answer
+
+
+_INHERITED = ("PATH", "PYTHONPATH", "LANG", "LC_ALL", "TZ", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
+"""Of the environment: no credentials of production reach a drill."""
+
+
+class _Timer:
+    """SIGTERM to the child when the time is over, SIGKILL a little later."""
+
+    def __init__(self, child: subprocess.Popen[str], seconds: float) -> None:
+        import threading
+
+        self.rang = False
+        self._child = child
+        self._timer = threading.Timer(seconds, self._ring)
+        self._timer.daemon = True
+        self._timer.start()
+
+    def _ring(self) -> None:
+        self.rang = True
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._child.pid, signal.SIGTERM)
+        deadline = time.monotonic() + _GRACE_SECONDS
+        while self._child.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._child.pid, signal.SIGKILL)
+
+    def cancel(self) -> None:
+        self._timer.cancel()
+
+
+def _draft(
+    config: Config,
+    repository: Repository,
+    snapshot: SnapshotInfo,
+    wanted: Wanted,
+    answer: dict[str, Any],
+    started_ns: int,
+    confinement: sandbox.Confinement,
+    promised: dict[str, float],
+) -> Draft:
+    host, user = place()
+    checks = [Check.model_validate(check) for check in answer["checks"]]
+    checks.append(
+        Check(
+            name=UNTOUCHED,
+            ok=not confinement.missing() or wanted.unconfined,
+            expected="kept by the kernel to its own folder, ports and processes",
+            found="not enforced here: " + ", ".join(confinement.missing())
+            if confinement.missing()
+            else "kept by the kernel to its own folder, ports and processes",
+        )
+    )
+    return Draft(
+        kind="drill",
+        name=wanted.scenario,
+        started_ns=started_ns,
+        ended_ns=now_ns(),
+        host=host,
+        user=user,
+        repository=repository.id,
+        snapshot=snapshot.id,
+        versions=versions(),
+        checks=checks,
+        steps=[Step.model_validate(step) for step in answer["steps"]],
+        measured=answer["measured"],
+        targets=promised,
+        problems=answer["problems"],
+        notes=[f"ran: {words}" for words in answer.get("commands", [])],
+    )
+
+
+def _record_rungs(
+    repository: Repository,
+    snapshot: SnapshotInfo,
+    sources: dict[str, Any],
+    losses: Sequence[Any],
+    document: Evidence,
+    config: Config,
+    started: float,
+) -> None:
+    """`restored`, and `app-checked` where services answered, when the drill was over all of it."""
+    whole = {loss.source for loss in losses}
+    if whole != set(snapshot.sources):
+        return
+    answered = any(
+        check.name.endswith("is well after the recovery") and check.ok for check in document.checks
+    )
+    repository.save_document(
+        "proofs",
+        {
+            "safetake": __version__,
+            "snapshot": snapshot.id,
+            "tree": snapshot.tree.hex(),
+            "rung": APP_CHECKED if answered else RESTORED,
+            "ok": True,
+            "evidence": document.id,
+            "time": go_time(now_ns()),
+            "seconds": round(time.monotonic() - started, 3),
+            "bytes": sum(int(entry.get("bytes") or 0) for entry in sources.values()),
+            "problems": [],
+            "checks": {},
+        },
+    )

@@ -1,0 +1,199 @@
+"""The isolated copy of the application: its own folder, ports, configuration and password file.
+
+Nothing in the twin's configuration names a place of production but the repository, and that is only
+read: whatever would be written to it goes to a folder of the drill.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from safetake.errors import UsageError
+
+if TYPE_CHECKING:
+    from safetake.config import Config
+
+EPHEMERAL = range(32768, 61000)
+"""Linux' default range of ports for those who do not care."""
+
+
+@dataclass(slots=True)
+class Twin:
+    """Where everything of a drill is."""
+
+    folder: Path
+    places: dict[str, str]
+    """By source: a path, or the URL of its Redis server."""
+    store_ports: dict[str, int]
+    """By source: of its Redis server, or of the Chroma server that brings records back."""
+    service_ports: dict[str, int]
+
+    @property
+    def config(self) -> Path:
+        """The twin's configuration."""
+        return self.folder / "safetake.toml"
+
+    @property
+    def config_with_servers(self) -> Path:
+        """The same while the servers run that bring records back."""
+        return self.folder / "safetake-servers.toml"
+
+    @property
+    def data(self) -> Path:
+        """Where the stores are."""
+        return self.folder / "data"
+
+    @property
+    def processes(self) -> Path:
+        """Where the drill's processes are described."""
+        return self.folder / "processes"
+
+    def filled(self, text: str, service: str = "") -> str:
+        """The text with its placeholders filled. Raises UsageError for an unknown one."""
+        known: dict[str, str] = {**self.places}
+        known |= {f"port:{name}": str(port) for name, port in self.service_ports.items()}
+        if service:
+            known["port"] = str(self.service_ports[service])
+        for name, value in known.items():
+            text = text.replace("{" + name + "}", value)
+        if "{" in text and "}" in text[text.index("{") :]:
+            start = text.index("{")
+            name = text[start : text.index("}", start) + 1]
+            if ":" in name or name[1:-1].replace("-", "").replace("_", "").isalnum():
+                raise UsageError(
+                    f"drill.services.{service}: there is no {name}",
+                    hint="known are: " + ", ".join("{" + each + "}" for each in known),
+                )
+        return text
+
+
+def build(config: Config, folder: Path, sources: Mapping[str, str], password: str) -> Twin:
+    """Lay out a twin of `sources` (type by name) in an empty private folder. Raises UsageError."""
+    with ExitStack() as held:
+        services = list(config.drill.services)
+        served = [name for name, kind in sources.items() if kind in ("redis", "chroma")]
+        free = iter(_free_ports(len(services) + len(served), held))
+        service_ports = {name: next(free) for name in services}
+        store_ports = {name: next(free) for name in served}
+    twin = Twin(folder, {}, store_ports, service_ports)
+    written: dict[str, Any] = {}
+    for name in sources:
+        written[name] = _source(config, name, twin)
+    for inside in (twin.data, twin.processes, folder / "state", folder / "tmp", folder / "home",
+                   folder / "overlay"):  # fmt: skip
+        inside.mkdir(mode=0o700)
+    (folder / "password").touch(mode=0o600)
+    (folder / "password").write_text(password, encoding="utf-8")
+    document = {
+        "repository": {
+            "location": config.repository.location,
+            "password_file": str(folder / "password"),
+            "overlay": str(folder / "overlay"),
+        },
+        "restore": {"state": str(folder / "state")},
+        "sources": written,
+        "references": {
+            name: reference.model_dump(by_alias=True, exclude_none=True)
+            for name, reference in config.references.items()
+            if reference.from_.source in sources and reference.to.source in sources
+        },
+    }
+    twin.config.write_text(toml(document), encoding="utf-8")
+    for name, port in store_ports.items():
+        if sources[name] == "chroma":
+            written[name]["server"] = f"http://127.0.0.1:{port}"
+    twin.config_with_servers.write_text(toml(document), encoding="utf-8")
+    return twin
+
+
+def allowed_ports(config: Config, twin: Twin) -> list[int]:
+    """The TCP ports that a drill may use: its own and ephemeral ones, none of production's."""
+    production = set(_production_ports(config))
+    own = {*twin.service_ports.values(), *twin.store_ports.values()}
+    return sorted((set(EPHEMERAL) - production) | own | {0})  # 0: to be given any
+
+
+def _production_ports(config: Config) -> Iterable[int]:
+    urls = [getattr(source, "url", None) for source in config.sources.values()]
+    urls += [getattr(source, "server", None) for source in config.sources.values()]
+    urls += [one.health.url for one in config.services.values() if one.health is not None]
+    for url in filter(None, urls):
+        parts = urlsplit(str(url))
+        default = {"https": 443, "http": 80, "redis": 6379, "rediss": 6379}.get(parts.scheme, 0)
+        yield parts.port or default
+
+
+def _source(config: Config, name: str, twin: Twin) -> dict[str, Any]:
+    found = config.sources.get(name)
+    if found is None:
+        raise UsageError(
+            f"the configuration has no source {name!r}, which the snapshot has",
+            hint="name the sources to rehearse: `safetake drill SCENARIO SOURCE…`",
+        )
+    section: dict[str, Any] = {"type": found.type}
+    inside = twin.data / name
+    if found.type == "redis":
+        twin.places[name] = f"redis://127.0.0.1:{twin.store_ports[name]}"
+        return {**section, "url": twin.places[name], "may_be_empty": True}
+    if found.path is None:
+        raise UsageError(
+            f"sources.{name}: a Chroma server without its folder can not be rehearsed",
+            hint="name the other sources: `safetake drill SCENARIO SOURCE…`",
+        )
+    place = inside / found.path.name if found.type == "sqlite" else inside
+    twin.places[name] = str(place)
+    section["path"] = str(place)
+    if found.type == "sqlite":
+        section["checks"] = [check.model_dump() for check in found.checks]
+    if found.type in ("sqlite", "files"):
+        section["may_be_empty"] = True
+    return section
+
+
+def _free_ports(count: int, held: ExitStack) -> list[int]:
+    """Ports that nobody listens at; each is held until all are chosen."""
+    found = []
+    for _ in range(count):
+        probe = held.enter_context(socket.socket())
+        probe.bind(("127.0.0.1", 0))
+        found.append(int(probe.getsockname()[1]))
+    return found
+
+
+def toml(document: Mapping[str, Any], prefix: str = "") -> str:
+    """TOML of tables, lists of tables, strings, numbers and truth values; None is left out."""
+    plain, tables = [], []
+    for key, value in document.items():
+        if isinstance(value, Mapping):
+            tables.append((key, value))
+        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+            items = ", ".join("{" + _inline(item) + "}" for item in value)
+            plain.append(f"{_key(key)} = [{items}]")
+        elif value is not None:
+            plain.append(f"{_key(key)} = {_scalar(value)}")
+    lines = [f"[{prefix}]"] if prefix and plain else []
+    lines += plain
+    for key, value in tables:
+        lines.append(toml(value, f"{prefix}.{_key(key)}" if prefix else _key(key)))
+    return "\n".join(filter(None, lines)) + "\n"
+
+
+def _inline(item: Mapping[str, Any]) -> str:
+    return ", ".join(f"{_key(k)} = {_scalar(v)}" for k, v in item.items() if v is not None)
+
+
+def _key(key: str) -> str:
+    return json.dumps(key, ensure_ascii=False)
+
+
+def _scalar(value: Any) -> str:
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_scalar, value)) + "]"
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -1,0 +1,56 @@
+"""Both drills of the document on the sample application, unattended, beside a live one."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.test_recovery import Site, site
+from tests.support.sample_application import EXAMPLES, running_load
+
+__all__ = ["site"]
+
+
+def drilled(site: Site) -> None:
+    """Say in the configuration how the services are started on copies."""
+    names = {
+        "DATABASE_URL": "sqlite:///{projects}",
+        "CHROMA_PATH": "{vectors}",
+        "REDIS_URL": "{queue}/0",
+        "SCRIPTS_DIR": "{scripts}",
+        "PROJECT_SERVICE_URL": "http://127.0.0.1:{port:project-service}",
+        "GENERATION_SERVICE_URL": "http://127.0.0.1:{port:generation-service}",
+        "PYTHONPATH": str(EXAMPLES),
+    }
+    program = [sys.executable, "-m", "script_generator"]
+    environment = "{" + ", ".join(f'{k} = "{v}"' for k, v in names.items()) + "}"
+    toml = [
+        f"[drill.services.{name}]\n"
+        f"command = {json.dumps([*program, name, '--port', '{port}'])}\n"
+        f"environment = {environment}\n"
+        'health = "http://127.0.0.1:{port}/api/v1/health"\n'
+        for name in site.names
+    ]
+    site.config.write_text(site.config.read_text() + "\n" + "\n".join(toml))
+
+
+def bad(document: dict[str, Any]) -> list[Any]:
+    return [check for check in document["checks"] if not check["ok"]]
+
+
+def test_both_drills(site: Site, tmp_path: Path) -> None:
+    drilled(site)
+    with running_load(site.services, tmp_path / "journal.jsonl", "--workers", "2") as load:
+        load.wait_for(150)
+        taken = site.safetake("backup")
+        for scenario in ("partial-loss", "total-loss"):
+            document = site.safetake("drill", scenario)
+            assert bad(document) == []
+            assert document["problems"] == []
+            assert document["verdict"] == "passed"
+            assert document["snapshot"] == taken["id"]
+        load.wait_for(load.lines() + 20)  # the live application went on
+    assert site.safetake("snapshots")[-1]["rung"] == "app-checked"
+    assert site.safetake("evidence", "verify")["documents"] == 2
