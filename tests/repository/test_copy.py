@@ -147,7 +147,7 @@ def test_what_stock_restic_copied_is_not_copied_again(
 ) -> None:
     secret = tmp_path / "secret"
     secret.write_text("correct horse 말", encoding="utf-8")
-    words = ["copy", "--from-repo", world.base / "one", "--from-password-file", secret]
+    words = ["copy", "--from-repo", str(world.base / "one"), "--from-password-file", str(secret)]
     restic(world.base / "two", *words, password=OTHER)
     assert copy(world.one, world.two).copied == {}
     fresh = world.take(9)

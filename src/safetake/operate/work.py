@@ -102,9 +102,11 @@ def _prune(config: Config, name: str, job: JobConfig, run: Run, opened: Opener) 
 
 
 def _copy(config: Config, name: str, job: JobConfig, run: Run, opened: Opener) -> None:
-    from safetake.errors import UsageError
+    from safetake.operate.copies import run_copy
 
-    raise UsageError("this version does not run jobs of kind copy yet")
+    assert job.to is not None  # the configuration was checked
+    with opened() as repository:
+        run.facts |= run_copy(config, repository, job.to).facts(job.to)
 
 
 WORK: dict[str, Callable[[Config, str, JobConfig, Run, Opener], Any]] = {

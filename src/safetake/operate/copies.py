@@ -1,0 +1,47 @@
+"""`copy`: from the repository into one of [copies.NAME], which is opened, or made, for it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from safetake.config import Config, RepositoryConfig
+    from safetake.model import Progress
+    from safetake.repository import Repository
+    from safetake.repository.copy import CopyResult
+
+
+def copy_section(config: Config, name: str) -> RepositoryConfig:
+    """[copies.NAME]. Raises UsageError when there is none."""
+    from safetake.errors import UsageError
+    from safetake.wording import nearest
+
+    if name not in config.copies:
+        hint = nearest(name, config.copies) or "add a [copies.NAME] section with its location"
+        raise UsageError(f"there is no copy {name!r} in the configuration", hint=hint)
+    return config.copies[name]
+
+
+def run_copy(
+    config: Config,
+    repository: Repository,
+    name: str,
+    snapshots: tuple[str, ...] = (),
+    *,
+    progress: Progress | None = None,
+    make: bool = False,
+) -> CopyResult:
+    """Open the second repository and copy into it. Raises what both of them raise."""
+    from safetake.connect import open_configured, open_storage
+    from safetake.repository.copy import copy
+    from safetake.snapshots import find_snapshot
+
+    wanted = [find_snapshot(repository, word).id for word in snapshots]
+    place = copy_section(config, name)
+    if make and not open_storage(place).exists():
+        from safetake.password import read_password
+        from safetake.repository import Repository
+
+        Repository.init(open_storage(place), read_password(place))
+    with open_configured(place) as target:
+        return copy(repository, target, wanted or None, progress)
