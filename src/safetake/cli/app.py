@@ -40,6 +40,7 @@ COMMANDS = {
     "rows": "Compare rows of a snapshot with the live database, and bring them back.",
     "prune": "Remove what the retention does not keep.",
     "copy": "Copy snapshots into a second repository.",
+    "copy": "Copy snapshots into a second repository.",
     "run": "Run jobs when they are due, or one job now.",
     "notify": "Who hears of failures: try it, see how delivery goes.",
     "run": "Run jobs when they are due, or one job now.",
