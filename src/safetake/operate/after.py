@@ -33,7 +33,7 @@ def _publish(config: Config, history: History) -> None:
 
 
 def _tell(config: Config, history: History, record: Record) -> None:
-    from safetake.operate.notify import tell  # type: ignore[import-untyped, unused-ignore]
+    from safetake.operate.notify import tell
 
     tell(config, history, record)
 

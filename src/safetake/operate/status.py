@@ -314,13 +314,31 @@ def _not_on_record(snapshots: Sequence[SnapshotInfo], records: Sequence[Record])
 
 
 def _deliveries(config: Config, now_ns: int) -> Iterator[str]:
+    """What did not reach those who should have it; notifications that wait are tried again."""
     from safetake.operate.metrics import deliveries
+    from safetake.operate.notify import delivery
     from safetake.wording import duration
 
-    for name, way in deliveries.load(config).ways.items():
-        if not way.ok:
-            ago = duration(max(0, now_ns - way.time_ns) / 1e9)
-            yield f"metrics did not reach the {name} {ago} ago: {way.error}"
+    def ago(ns: int) -> str:
+        return f"{duration(max(0, now_ns - ns) / 1e9)} ago"
+
+    published = deliveries.load(config).ways
+    wanted = {
+        deliveries.TEXTFILE: config.metrics.textfile,
+        deliveries.PUSHGATEWAY: config.metrics.pushgateway,
+    }
+    for name, configured in wanted.items():
+        way = published.get(name)
+        if configured is not None and way is not None and not way.ok:
+            yield f"metrics did not reach the {name} {ago(way.time_ns)}: {way.error}"
+    told = delivery(config)
+    for name, notified in told.ways.items():
+        if not notified.ok:
+            yield f"notifying by {name} failed {ago(notified.time_ns)}: {notified.error}"
+    if told.pending:
+        yield f"{told.pending} notifications have not reached everybody yet"
+    if told.dropped:
+        yield f"{told.dropped} notifications were given up"
 
 
 # ------------------------------------------------------------------------------------- JSON

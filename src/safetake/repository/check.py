@@ -1,10 +1,11 @@
 """Is the repository whole? Every file that can be damaged is looked at, and each damage is named.
 
-Without data: keys, config, indexes, snapshots, locks, proofs and digests open; every tree of every
-snapshot decodes and every blob that it names is in an index; every pack of the indexes is there and
-as long as its blobs need. With data: every pack's header agrees with the index, its blobs fill it
-without a gap, and every blob decrypts to the content that its id names. A pack's own name is not
-recomputed: each of its bytes is covered by an authentication code or by the header's arithmetic.
+Without data: keys, config, indexes, snapshots, locks, proofs, history and digests open; every tree
+of every snapshot decodes and every blob that it names is in an index; every pack of the indexes is
+there and as long as its blobs need. With data: every pack's header agrees with the index, its blobs
+fill it without a gap, and every blob decrypts to the content that its id names. A pack's own name
+is not recomputed: each of its bytes is covered by an authentication code or by the header's
+arithmetic.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from safetake.repository.index import Index
 from safetake.repository.pack import Entry, decode_header, header_length
 from safetake.repository.reader import READ_BYTES, RepositoryReader, blob_name, open_blob
 from safetake.repository.threads import run_in_threads
+from safetake.storage import Kind
 
 if TYPE_CHECKING:
     from safetake.model import Node
@@ -115,13 +117,15 @@ def _small_files(repository: Repository, report: CheckReport) -> None:
                 report.notes.append(f"locks/{lock.id} is stale: {lock}")
     except DamagedError as error:
         report.errors.append(str(error))
-    for name, _ in repository.storage.list("proofs"):
-        try:
-            repository.load_document("proofs", name)
-        except DamagedError as error:
-            report.errors.append(str(error))
-        except FileNotFoundError:
-            continue
+    kinds: tuple[Kind, ...] = ("proofs", "history")
+    for kind in kinds:
+        for name, _ in repository.storage.list(kind):
+            try:
+                repository.load_document(kind, name)
+            except DamagedError as error:
+                report.errors.append(str(error))
+            except FileNotFoundError:
+                continue
     report.errors += [
         f"digests/{name} is damaged: remove it, it only makes things faster"
         for name in repository.digests.damaged

@@ -26,6 +26,8 @@ def load_sealed(storage: Storage, kind: Kind, name: str) -> bytes:
         hints = {
             "index": "make it again from the packs with `restic rebuild-index` (0.16 and newer: "
             "`restic repair index`)",
+            "history": "remove this file; `safetake history --verify` says which records it held "
+            "and whether a machine still has them",
             "proofs": "remove this file, then run `safetake verify` again",
         }
         raise DamagedError(
