@@ -190,7 +190,7 @@ def _inline(item: Mapping[str, Any]) -> str:
 
 
 def _key(key: str) -> str:
-    return json.dumps(key, ensure_ascii=False)
+    return _scalar(key)
 
 
 def _scalar(value: Any) -> str:

@@ -1,0 +1,143 @@
+"""What a drill judges by: every item, named when it is another."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from safetake.configdrill import LossConfig
+from safetake.drill.lose import add_newer, lose
+from safetake.drill.truth import Truth, files, keys, rows
+from safetake.drill.twin import toml
+from tests.support.redis_server import running
+
+text = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+scalar = text | st.integers(-(2**40), 2**40) | st.booleans() | st.lists(text, max_size=3)
+documents = st.recursive(
+    st.dictionaries(text, scalar, max_size=3),
+    lambda inner: st.dictionaries(
+        text, inner | st.lists(st.dictionaries(text, scalar, max_size=2), min_size=1, max_size=2)
+    ),
+    max_leaves=5,
+)
+
+
+def plain(value: Any) -> Any:
+    """Without what TOML can not tell from nothing: empty tables."""
+    if isinstance(value, dict):
+        kept = {name: plain(inner) for name, inner in value.items()}
+        return {name: inner for name, inner in kept.items() if inner not in ({}, [{}])}
+    return value
+
+
+@given(documents)
+def test_given_any_document_its_toml_says_the_same(document: dict[str, Any]) -> None:
+    assert plain(tomllib.loads(toml(document))) == plain(document)
+
+
+def database(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path)
+    db.executescript(
+        "CREATE TABLE projects (id INTEGER PRIMARY KEY, name TEXT UNIQUE);"
+        "CREATE TABLE episodes (id INTEGER PRIMARY KEY, project INTEGER, text BLOB);"
+        "CREATE TABLE settings (name TEXT PRIMARY KEY, value) WITHOUT ROWID;"
+        "CREATE TABLE log (line TEXT);"
+        "CREATE TRIGGER t AFTER DELETE ON episodes BEGIN DELETE FROM log; END;"
+    )
+    db.executemany("INSERT INTO projects VALUES (?, ?)", [(i, f"p{i}") for i in range(20)])
+    db.executemany(
+        "INSERT INTO episodes VALUES (?, ?, ?)", [(i, i % 20, os.urandom(9)) for i in range(99)]
+    )
+    db.execute("INSERT INTO settings VALUES ('a', 1.5)")
+    db.executemany("INSERT INTO log VALUES (?)", [("x",), ("x",)])
+    db.commit()
+    return db
+
+
+def test_rows_that_are_missing_changed_and_extra_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    db = database(path)
+    before = Truth(tmp_path / "before.db")
+    assert before.take("a", rows(path)) == 20 + 99 + 1 + 2
+    now = Truth(tmp_path / "now.db")
+    now.take("a", rows(path))
+    assert not before.compare(now, "a")
+    db.execute("DELETE FROM projects WHERE id = 7")
+    db.execute("UPDATE episodes SET text = x'00' WHERE id = 3")
+    db.execute("INSERT INTO settings VALUES ('b', NULL)")
+    db.commit()
+    now.take("a", rows(path))
+    found = before.compare(now, "a")
+    assert (found.missing, found.changed, found.extra) == (1, 1, 1)
+    assert set(found.examples) == {
+        "projects 7 is missing", "episodes 3 is another", "settings b was not there",
+    }  # fmt: skip
+
+
+def test_what_is_newer_is_never_what_is_lost(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    database(path).close()
+    before, newer, after = (Truth(tmp_path / f"{name}.db") for name in ("b", "n", "a"))
+    before.take("a", rows(path))
+    old = add_newer("sqlite", path, 0)
+    newer.take("a", rows(path))
+    added = before.compare(newer, "a")
+    assert (added.missing, added.changed, added.extra) == (0, 0, 2)  # names of projects are unique
+    lose(LossConfig(source="a", share=0.1), "sqlite", path, 0, old)
+    after.take("a", rows(path))
+    lost = newer.compare(after, "a")
+    assert (lost.missing, lost.changed, lost.extra) == (2 + 10 + 1, 0, 0)
+    assert before.compare(after, "a").extra == 2, "what was newer is gone"
+
+
+def test_files_links_and_modes(tmp_path: Path) -> None:
+    root = tmp_path / "files"
+    (root / "inner").mkdir(parents=True)
+    (root / "inner" / "a").write_text("a")
+    (root / "b").symlink_to("inner/a")
+    before, now = Truth(tmp_path / "b.db"), Truth(tmp_path / "n.db")
+    assert before.take("f", files(root)) == 3
+    now.take("f", files(root))
+    assert not before.compare(now, "f")
+    (root / "inner" / "a").chmod(0o600)
+    (root / "b").unlink()
+    (root / "b").symlink_to("inner/c")
+    now.take("f", files(root))
+    assert before.compare(now, "f").changed == 2
+
+
+def test_keys_of_every_kind_and_when_they_expire(tmp_path: Path) -> None:
+    with running("redis-7.0", tmp_path / "r") as server, server.client() as client:
+        client.set("s", "1", ex=1000)
+        client.rpush("l", "a", "b")
+        client.sadd("set", *range(600))
+        client.zadd("z", {"a": 1.5, "b": 2})
+        client.hset("h", mapping={str(i): i for i in range(600)})
+        client.xadd("x", {"a": 1})
+        server.client(3).set("other", b"\xff\x00")
+        before, now = Truth(tmp_path / "b.db"), Truth(tmp_path / "n.db")
+        assert before.take("q", keys(server.port)) == 7
+        assert before.parts("q") == {"0": 6, "3": 1}
+        now.take("q", keys(server.port))
+        assert not before.compare(now, "q")
+        client.expire("s", 10)
+        client.hset("h", "5", "x")
+        client.delete("l")
+        now.take("q", keys(server.port))
+        found = before.compare(now, "q")
+        assert (found.missing, found.changed, found.extra) == (1, 2, 0)
+
+
+@pytest.mark.parametrize(
+    "ways", [{}, {"everything": True, "share": 0.1}, {"share": 0.0}, {"share": 1.5}]
+)
+def test_a_loss_is_one_thing(ways: dict[str, Any]) -> None:
+    with pytest.raises(ValueError):
+        LossConfig(source="a", **ways)
