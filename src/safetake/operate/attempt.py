@@ -15,7 +15,7 @@ import threading
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from safetake.errors import (
     RepositoryLockedError,
@@ -24,6 +24,9 @@ from safetake.errors import (
     StorageError,
     UsageError,
 )
+
+if TYPE_CHECKING:
+    from safetake.config import Config
 
 CURABLE = (RepositoryLockedError, StorageError, SourceError)
 """What may be better in a minute: a lock, a busy or unreachable store, a storage."""
@@ -110,9 +113,10 @@ def _failed(error: SafetakeError) -> Result:
 
 
 def _attempt(path: Path, name: str, number: int, of: int, lifeline: Lifeline) -> Result:
-    from safetake.ahead import open_ahead
+    from safetake import configfile
+    from safetake.connect import open_repository
 
-    config, opened = open_ahead(path)
+    config = configfile.load(path)
     job = config.jobs.get(name)
     if job is None:
         raise UsageError(f"there is no job {name!r} in the configuration any more")
@@ -123,8 +127,9 @@ def _attempt(path: Path, name: str, number: int, of: int, lifeline: Lifeline) ->
     try:
         with recorded(config, job.kind, job=name) as run:
             run.facts["attempts"] = number
+            ping = _ping_start(config, name) if number == 1 else None
             try:
-                perform(config, name, run, opened)
+                perform(config, name, run, lambda: open_repository(config))
             except KeyboardInterrupt:
                 if lifeline.reason == TIMEOUT:
                     raise timed_out(name, job.timeout) from None
@@ -132,6 +137,9 @@ def _attempt(path: Path, name: str, number: int, of: int, lifeline: Lifeline) ->
             except CURABLE:
                 run.wanted = number >= of
                 raise
+            finally:
+                if ping is not None:
+                    ping.join()  # before the word of how it ended; it takes bounded time
     except (SafetakeError, KeyboardInterrupt) as error:
         found = (
             _failed(error)
@@ -142,3 +150,14 @@ def _attempt(path: Path, name: str, number: int, of: int, lifeline: Lifeline) ->
             found.facts, found.recorded = run.facts, run.record is not None
         return found
     return Result(run.exit_code, run.error, run.hint, run.facts, recorded=run.record is not None)
+
+
+def _ping_start(config: Config, name: str) -> threading.Thread | None:
+    """Tell the job's dead man's switch, if it has one, while the work goes on."""
+    if name not in config.notify.ping_env:
+        return None
+    from safetake.operate.notify import ping_start
+
+    thread = threading.Thread(target=ping_start, args=(config, name), name="ping", daemon=True)
+    thread.start()
+    return thread

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 Log = Callable[..., None]
 """`log(event, text, **fields)`: one event."""
 SLICE_S = 1.0
-_LOOK_AT_FILE_S = 30.0
+_LOOK_AT_FILE_S = 5.0
 _TELL_OVERDUE_S = 60.0
 _STEP_S = 5.0
 _STILL_S = 60.0
@@ -197,7 +197,7 @@ class Daemon:
                 clock.now_ns(),
                 answered(self.config, records, running),
             )
-            self._remember("started" if not self._role else "leads")
+            self._remember("leads")
             self._log("leader", "this daemon leads: it starts the jobs", **self._next())
         elif role == "follower" and self.timetable is not None:
             self.timetable = None
