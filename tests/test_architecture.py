@@ -18,7 +18,7 @@ LAYERS = (
     {"recovery", "integrity"},
     {"backup", "proof"},
     {"restore"},
-    {"ahead", "evidence"},
+    {"ahead", "differences", "evidence"},
     {"connect", "snapshots"},
     {"sources", "repository", "services"},
     {"openers", "sandbox", "scratch", "state"},
