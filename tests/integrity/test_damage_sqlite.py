@@ -197,6 +197,7 @@ def test_a_large_database_is_asked_quickly_and_that_is_said(tmp_path: Path, mode
     assert wrong(ask(config(path), tmp_path / "scratch", quick_above=1000, full=True))
     quick = by_check(ask(config(path), tmp_path / "scratch", full=False))
     assert not quick["integrity_check"].asked
+    assert quick["quick_check"].ok
 
 
 def test_a_full_scratch_folder_is_no_damage(

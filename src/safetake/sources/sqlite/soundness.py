@@ -81,7 +81,7 @@ def _on_a_copy(
     """With a rollback journal a question keeps writers out for as long as it takes."""
     room = shutil.disk_usage(asking.scratch).free
     why = ""
-    if not _full(asking, size):
+    if size > asking.quick_above and not asking.full:
         why = f"{sized(size)} in rollback-journal mode: no writer could commit meanwhile"
     elif room < size * _SLACK:
         why = f"no room for a copy: {sized(size)} needed, {sized(room)} free in {asking.scratch}"
@@ -95,7 +95,7 @@ def _on_a_copy(
     held = reading.copy_held(config.path, connection, target)
     found.facts["held_seconds"] = round(held, 4)
     with reading.copied(target) as copy:
-        _questions(copy, config, asking, found, full=True)
+        _questions(copy, config, asking, found, full=_full(asking, size))
     target.unlink()
 
 
