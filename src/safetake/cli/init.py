@@ -72,6 +72,16 @@ def wanted_sources(
 
 
 @click.command(cls=Command)
+@click.option(
+    "--preset",
+    type=click.Choice(["ai-script-generator"]),
+    help="Write a whole policy: schedule, retention, targets, checks.",
+)
+@click.option(
+    "--timezone",
+    metavar="ZONE",
+    help="With --preset: zone of its schedules and days, such as Asia/Seoul; default UTC.",
+)
 @click.option("--repository", metavar="DIR", help="Folder of the repository.")
 @click.option(
     "--password-file",
@@ -87,6 +97,8 @@ def wanted_sources(
 @pass_settings
 def command(
     settings: Settings,
+    preset: str | None,
+    timezone: str | None,
     repository: str | None,
     password_file: Path | None,
     sqlite: tuple[str, ...],
@@ -103,14 +115,21 @@ def command(
     from safetake.connect import open_storage
     from safetake.operate.history import recorded
 
+    if timezone:
+        _refuse_zone(timezone, preset)
     wanted = wanted_sources(sqlite, chroma, redis, files)
     path = settings.config_file or Path(os.environ.get(configfile.VARIABLE) or "safetake.toml")
     written = not os.path.lexists(path)
     if written:
-        text = _new_file(path, repository, password_file, wanted)
+        if preset:
+            repository = repository or default_repository(preset)
+            policy = preset_policy(wanted, timezone or "UTC")
+        else:
+            policy = _sources(wanted)
+        text = _new_file(path, repository, password_file) + policy
         config = configfile.parse(text, path)
     else:
-        _refuse_options(path, repository, password_file, wanted)
+        _refuse_options(path, repository, password_file, wanted, preset)
         config = configfile.load(path)
     storage = open_storage(config.repository)
     exists = storage.exists()
@@ -130,11 +149,15 @@ def command(
 
 
 def _refuse_options(
-    path: Path, repository: str | None, password_file: Path | None, wanted: list[Wanted]
+    path: Path,
+    repository: str | None,
+    password_file: Path | None,
+    wanted: list[Wanted],
+    preset: str | None,
 ) -> None:
     from safetake.errors import UsageError
 
-    if repository or password_file or wanted:
+    if repository or password_file or wanted or preset:
         raise UsageError(
             f"{path} exists already and is never overwritten",
             hint="edit it, or name another file with --config FILE",
@@ -161,9 +184,46 @@ def _key(name: str) -> str:
     return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else _quote(name)
 
 
-def _new_file(
-    path: Path, repository: str | None, password_file: Path | None, wanted: list[Wanted]
-) -> str:
+def _refuse_zone(zone: str, preset: str | None) -> None:
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+    from safetake.errors import UsageError
+
+    if not preset:
+        raise UsageError("--timezone goes with --preset")
+    try:
+        ZoneInfo(zone)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise UsageError(
+            f"there is no time zone {zone[:60]!r}", hint="write Asia/Seoul or Europe/Berlin"
+        ) from None
+
+
+def default_repository(preset: str) -> str:
+    """Where a preset keeps its backups."""
+    from safetake.cli.preset import REPOSITORY
+
+    return REPOSITORY
+
+
+def preset_policy(wanted: list[Wanted], zone: str) -> str:
+    """The sources and the policy of the preset. Raises UsageError for sources that it has not."""
+    from safetake.cli.preset import SOURCES, policy
+    from safetake.errors import UsageError
+
+    places = {}
+    for source in wanted:
+        if source.type in places:
+            raise UsageError(
+                f"the preset has one {source.type} source",
+                hint="add others to the configuration afterwards",
+            )
+        places[source.type] = (source.key, source.value)
+    assert set(places) <= set(SOURCES)
+    return policy(places, zone, _quote)
+
+
+def _new_file(path: Path, repository: str | None, password_file: Path | None) -> str:
     from safetake.errors import UsageError
 
     if repository is None:
@@ -184,6 +244,11 @@ def _new_file(
         "# Without this password nothing can be restored: keep a copy elsewhere.",
         f"password_file = {_quote(str(password))}",
     ]
+    return "\n".join(parts) + "\n"
+
+
+def _sources(wanted: list[Wanted]) -> str:
+    parts = []
     for source in wanted:
         parts += [
             "",
@@ -191,7 +256,7 @@ def _new_file(
             f"type = {_quote(source.type)}",
             f"{source.key} = {_quote(source.value)}",
         ]
-    return "\n".join(parts) + "\n" + (_JOB if wanted else _EXAMPLES)
+    return "\n".join([*parts, ""]) + _JOB if wanted else _EXAMPLES
 
 
 _EXAMPLES = """

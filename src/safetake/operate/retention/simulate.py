@@ -42,7 +42,7 @@ class Simulated:
         """How many are kept at the end, each under the finest rule that keeps it."""
         counts: dict[str, int] = {}
         for _, reasons in self.kept:
-            rule = reasons[0].split()[0] if reasons else "no"
+            rule = reasons[0].split()[0] if reasons else "since the last prune"
             counts[rule] = counts.get(rule, 0) + 1
         return counts
 
