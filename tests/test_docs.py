@@ -240,6 +240,9 @@ def prepare(page: Path, run: object, place: Path, port: int) -> set[str]:
         with (place / "safetake.toml").open("a") as appended:
             appended.write("\n" + toml)
         run("safetake backup")
+    elif page.name == "kubernetes.md":
+        toml = re.findall(r"^```toml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)[0]
+        (place / "kubernetes.toml").write_text(toml, encoding="utf-8")
     elif page.name != "commands.md":
         run("safetake backup")
     return done
