@@ -591,6 +591,28 @@ def test_what_a_snapshot_taken_meanwhile_uses_is_taken_out_of_the_deletion(
     assert prune.plan_prune(repository, [], max_unused=0.0).unused_bytes == 0
 
 
+def test_who_reads_without_a_lock_goes_on_reading_what_is_kept(base: Path) -> None:
+    repository = opened(base)
+    gone = take(repository, "a", "b", trees=1)
+    kept = take(repository, "b", "c", trees=2)
+    root = bytes.fromhex(repository.load_document("snapshots", kept)["tree"])
+    reader = repository.reader()
+    nodes = {node.name: node for node in reader.tree(root)}
+    before = packs(repository)
+    pruned(opened(base), [gone])
+    assert len(before - packs(repository)) >= 2
+    assert nodes["b"].content is not None
+    assert reader.blob(nodes["b"].content[0]) == content_of("b")
+    assert len(reader.tree(root)) == 4
+    found: dict[bytes, bytes] = {}
+    wanted = [i for node in nodes.values() for i in node.content or ()]
+    repository.reader().stream(wanted, lambda name, data: found.update({name: bytes(data)}))
+    assert set(found.values()) == {content_of("b"), content_of("c")}
+    lost = next(e for e in repository.index.packs().values() if e[0].tree)[0].id
+    with pytest.raises(DamagedError):
+        reader.blob(lost)
+
+
 def test_a_snapshot_that_was_to_go_stays_when_it_is_not_confirmed(base: Path) -> None:
     repository = opened(base)
     first, second = take(repository, "a"), take(repository, "b")

@@ -317,3 +317,33 @@ def test_an_overlay_changes_nothing_below(tmp_path: Path) -> None:
             over.get("locks", gone)
     assert over.get("data", kept) + over.get("data", added) == b"keptadded"
     assert {path: path.read_bytes() for path in base.root.rglob("*") if path.is_file()} == before
+
+
+def test_many_are_removed_at_once_and_a_missing_one_is_no_error(
+    fresh: Callable[[], Storage], storage: Storage
+) -> None:
+    contents = [os.urandom(8) for _ in range(20)]
+    for kind in MANY:
+        for content in contents:
+            storage.put(kind, name_of(content), content)
+        gone = [name_of(content) for content in contents[:15]]
+        storage.assure_removal(kind, gone)  # changes nothing
+        assert len(list(fresh().list(kind))) == 20
+        storage.remove_all(kind, [*gone, name_of(b"never there")])
+        assert {name for name, _ in fresh().list(kind)} == {name_of(c) for c in contents[15:]}
+
+
+def test_whether_files_can_be_removed_is_known_without_removing_any(local: LocalStorage) -> None:
+    name = name_of(b"x")
+    local.put("snapshots", name, b"x")
+    local.assure_removal("snapshots", [name, name_of(b"never there")])
+    assert local.get("snapshots", name) == b"x"
+    if subprocess.run(["chattr", "+i", local.path("snapshots", name)], check=False,
+                      capture_output=True).returncode:  # fmt: skip
+        pytest.skip("no attributes on this file system, or not root")
+    try:
+        with pytest.raises(StorageError, match=f"refuses to remove snapshots/{name}"):
+            local.assure_removal("snapshots", [name])
+    finally:
+        subprocess.run(["chattr", "-i", local.path("snapshots", name)], check=True)
+    local.assure_removal("snapshots", [name])

@@ -37,8 +37,9 @@ def command(settings: Settings, name: str, snapshots: tuple[str, ...], make: boo
         for there in result.copied.values():
             output.line(f"snapshot {there[:8]} stored")
         count = len(result.copied)
+        what = "snapshot" if count == 1 else "snapshots"
         output.line(
-            f"{count} {'snapshot' if count == 1 else 'snapshots'} copied to {name}, {len(result.skipped)} were there; "
+            f"{count} {what} copied to {name}, {len(result.skipped)} were there; "
             f"{size(result.bytes)} read, {size(result.stored_bytes)} added"
         )
     return 0

@@ -33,6 +33,7 @@ def run_copy(
 ) -> CopyResult:
     """Open the second repository and copy into it. Raises what both of them raise."""
     from safetake.connect import open_configured, open_storage
+    from safetake.errors import RepositoryMissingError
     from safetake.repository.copy import copy
     from safetake.snapshots import find_snapshot
 
@@ -43,5 +44,12 @@ def run_copy(
         from safetake.repository import Repository
 
         Repository.init(open_storage(place), read_password(place))
-    with open_configured(place) as target:
+    try:
+        target = open_configured(place)
+    except RepositoryMissingError as error:
+        raise RepositoryMissingError(
+            str(error),
+            hint=f"make it with `safetake copy {name} --init`, or correct [copies.{name}] location",
+        ) from error
+    with target:
         return copy(repository, target, wanted or None, progress)

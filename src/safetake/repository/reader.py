@@ -53,14 +53,23 @@ class RepositoryReader:
     """The `Reader` of model.py over a repository whose index is loaded."""
 
     def __init__(
-        self, storage: Storage, key: MasterKey, index: Index, digests: Digests | None
+        self,
+        storage: Storage,
+        key: MasterKey,
+        index: Index,
+        digests: Digests | None,
+        renew: Callable[[Index], Index | None] | None = None,
     ) -> None:
+        """`renew` gives the index of now, or None when it is still the same: readers hold no lock,
+        and a prune may put what they read into another pack."""
         self._storage = storage
         self._key = key
         self._index = index
         self._digests = digests
         self._sealers = Sealers(key)
         self._local = threading.local()
+        self._renew = renew
+        self._renewing = threading.Lock()
         self.fetched_bytes = 0
         """Sealed bytes read so far; for `query`, which reports them."""
 
@@ -72,7 +81,8 @@ class RepositoryReader:
 
     def _load(self, blob_id: BlobId, *, tree: bool) -> bytes | bytearray:
         error: DamagedError | None = None
-        for pack, entry in self._index.locations(blob_id, tree):
+        index, missing = self._index, True
+        for pack, entry in index.locations(blob_id, tree):
             what = blob_name(pack, blob_id)
             try:
                 sealed = self._storage.get_range("data", pack, entry.offset, entry.length)
@@ -85,7 +95,9 @@ class RepositoryReader:
                     f"{what} is missing", hint="run `safetake check` to see what else is"
                 )
             except DamagedError as damage:
-                error = damage
+                error, missing = damage, False
+        if missing and self._renewed(index):
+            return self._load(blob_id, tree=tree)
         if error is not None:
             raise error
         kind = "tree" if tree else "data"
@@ -93,6 +105,15 @@ class RepositoryReader:
             f"{kind} blob {blob_id.hex()[:12]} is in no index",
             hint="run `safetake check` to see what else is missing",
         )
+
+    def _renewed(self, seen: Index) -> bool:
+        """Whether there is another index now than the one that was seen."""
+        if self._renew is None:
+            return False
+        with self._renewing:
+            if self._index is seen:
+                self._index = self._renew(seen) or seen
+            return self._index is not seen
 
     def blob(self, blob_id: BlobId) -> bytes:
         """Plaintext of one data blob."""

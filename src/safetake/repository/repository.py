@@ -139,23 +139,30 @@ class Repository:
     def index(self) -> Index:
         """All blobs; loaded at the first use. Raises DamagedError."""
         if self._index is None:
-            for _ in range(_LISTINGS):
-                names = self.index_names()
-                index = self._kept_index(names) or Index()
-                gone = False
-                for name in names:
-                    if name not in index.files:
-                        try:
-                            content = load_unpacked(self.storage, self.key, "index", name)
-                        except FileNotFoundError:
-                            gone = True
-                            continue
-                        index.load(name, content)
-                index.freeze()
-                if not gone:
-                    break  # else a prune replaced some since the listing, and wrote others
-            self._index = index
+            self._index = self._read_index()
         return self._index
+
+    def _read_index(self) -> Index:
+        for _ in range(_LISTINGS):
+            names = self.index_names()
+            index = self._kept_index(names) or Index()
+            gone = False
+            for name in names:
+                if name not in index.files:
+                    try:
+                        content = load_unpacked(self.storage, self.key, "index", name)
+                    except FileNotFoundError:
+                        gone = True
+                        continue
+                    index.load(name, content)
+            index.freeze()
+            if not gone:
+                break  # else a prune replaced some since the listing, and wrote others
+        return index
+
+    def _renewed_index(self, seen: Index) -> Index | None:
+        """The index of now for a reader that has an older one; None when it is still the same."""
+        return None if seen.files == set(self.index_names()) else self._read_index()
 
     def _kept_index(self, names: list[str]) -> Index | None:
         """The index of the last run, if the files that it was made of are all there and whole."""
@@ -194,9 +201,8 @@ class Repository:
 
     def reader(self, *, trust_digests: bool = True) -> RepositoryReader:
         """A reader; without `trust_digests` every blob is proven by SHA-256 alone."""
-        return RepositoryReader(
-            self.storage, self.key, self.index, self.digests if trust_digests else None
-        )
+        digests = self.digests if trust_digests else None
+        return RepositoryReader(self.storage, self.key, self.index, digests, self._renewed_index)
 
     def writer(self) -> RepositoryWriter:
         """A writer; hold a lock for as long as it is open. Raises SafetakeError for format v1."""

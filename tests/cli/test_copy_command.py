@@ -1,0 +1,73 @@
+"""`safetake copy`, and jobs of that kind, as a user runs them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Workplace
+
+
+@pytest.fixture
+def place(workplace: Workplace) -> Workplace:
+    """With a second repository in the configuration that is not made yet."""
+    with (workplace.folder / "safetake.toml").open("a") as config:
+        config.write(
+            '[copies.elsewhere]\nlocation = "elsewhere"\npassword_file = "elsewhere.password"\n'
+            '[jobs.offsite]\nkind = "copy"\nto = "elsewhere"\n'
+        )
+    secret = workplace.folder / "elsewhere.password"
+    secret.write_text("another\n")
+    secret.chmod(0o600)
+    return workplace
+
+
+def restic(folder: Path, *words: str) -> str:
+    """Stock restic on the second repository."""
+    done = subprocess.run(
+        ["restic", "--no-cache", "-r", folder / "elsewhere", *words],
+        env={**os.environ, "RESTIC_PASSWORD": "another"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
+def test_a_second_repository_is_made_filled_and_left_alone(place: Workplace) -> None:
+    message, hint = place.error("copy", "elsewhere", code=10)
+    assert "elsewhere" in message
+    assert "--init" in hint
+    first = place.json("copy", "elsewhere", "--init")
+    assert len(first["copied"]) == 1
+    assert first["to"] == "elsewhere"
+    assert first["bytes"] > 0
+    assert "no errors were found" in restic(place.folder, "check", "--read-data")
+    assert place.json("copy", "elsewhere")["copied"] == {}
+    place.json("backup")
+    assert (
+        "1 snapshot copied to elsewhere, 0 were there"
+        in place.run("copy", "elsewhere", "latest").stdout
+    )
+    kinds = [record["kind"] for record in place.json("history")["records"]]
+    assert kinds.count("copy") >= 4
+    assert place.run("copy", "elsewhere", "--quiet").stdout == ""
+
+
+def test_a_job_copies_too(place: Workplace) -> None:
+    place.json("copy", "elsewhere", "--init")
+    place.json("backup")
+    place.run("run", "offsite")
+    assert len(restic(place.folder, "list", "snapshots").split()) == 2
+
+
+def test_a_wrong_name_or_snapshot_is_told(place: Workplace) -> None:
+    message, hint = place.error("copy", "elsewere", code=2)
+    assert "there is no copy 'elsewere'" in message
+    assert "elsewhere" in hint
+    place.json("copy", "elsewhere", "--init")
+    message, _ = place.error("copy", "elsewhere", "ffff", code=1)
+    assert "ffff" in message
