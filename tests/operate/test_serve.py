@@ -136,8 +136,8 @@ def test_a_slow_page_is_worked_out_once_and_the_last_one_given_meanwhile() -> No
     go.set()
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_page_that_fails_is_tried_again() -> None:
+def test_a_page_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threading, "excepthook", lambda args: None)
     answers = iter([b"", b"good"])
 
     def work() -> bytes:

@@ -9,6 +9,9 @@ import click
 
 from safetake.cli.common import Command, Settings, complete_jobs, pass_settings
 
+_ROUTINE = {"listening", "running", "leader", "started", "done", "stopping", "stopped"}
+"""Events of a daemon in which nothing is wrong: not told with --quiet."""
+
 
 @click.command(cls=Command)
 @click.argument("job", metavar="[JOB]", required=False, shell_complete=complete_jobs)
@@ -66,6 +69,8 @@ def _daemon(settings: Settings, listen: str | None) -> int:
     from safetake.operate.daemon import Daemon
 
     def log(event: str, text: str, **fields: Any) -> None:
+        if settings.quiet and event in _ROUTINE:
+            return
         at = go_time(now_ns() // 10**6 * 10**6)
         if settings.json:
             line = json.dumps({"time": at, "event": event, "text": text, **fields})

@@ -18,7 +18,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,18 +26,14 @@ from safetake import clock
 from safetake.errors import SafetakeError
 from safetake.hostname import host_name
 from safetake.operate import joblocks
-from safetake.operate.children import Child, Ended
 from safetake.operate.pages import Pages
-from safetake.operate.timetable import Entry, Timetable, answered, timing
+from safetake.operate.runner import Log, Runner
+from safetake.operate.timetable import Timetable, answered
 from safetake.operate.watch import Clerk, Lookout
-from safetake.wording import duration
 
 if TYPE_CHECKING:
     from safetake.config import Config
-    from safetake.operate.schedule import Missed
 
-Log = Callable[..., None]
-"""`log(event, text, **fields)`: one event."""
 SLICE_S = 1.0
 _LOOK_AT_FILE_S = 5.0
 _TELL_OVERDUE_S = 60.0
@@ -62,9 +58,6 @@ class Daemon:
         self._listen = self.config.daemon.listen if listen is None else listen
         self.host = host_name()
         self.started_ns = clock.now_ns()
-        self.children: dict[str, Child] = {}
-        self.last: dict[str, tuple[int, int, str]] = {}
-        """Job to when its last run of this daemon ended, its exit code, and its error."""
         self.timetable: Timetable | None = None
         """Only while this daemon leads."""
         self.ticked = time.monotonic()
@@ -73,6 +66,7 @@ class Daemon:
         self._wake_end, self._wake = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._lookout = Lookout(self.config, open_repository(self.config), self.wake)
         self._clerk = Clerk(lambda text: log("trouble", text))
+        self.runner = Runner(self._path, self.config, log, self._clerk)
         self._role = ""
         self._trouble = ""
         self._changed = self._digest
@@ -119,14 +113,19 @@ class Daemon:
             elif now - looked >= _LOOK_AT_FILE_S:
                 looked = now
                 self._look_at_file()
-            self._reap()
+            self.runner.reap()
+            if not self._lookout.alive():
+                raise SafetakeError(
+                    "the daemon lost sight of the repository by a mistake of ours",
+                    hint="it ends so that it can be started again; please report it",
+                )
             self._follow_role()
             if self.timetable is not None:
-                self._notice(self.timetable)
-                self._start(self.timetable)
+                self.runner.notice(self.timetable)
+                self.runner.start(self.timetable)
                 if now - told >= _TELL_OVERDUE_S:
                     told = now
-                    self._tell_overdue()
+                    self.runner.tell_overdue()
             self._sleep(self._until_next())
 
     def _until_next(self) -> float:
@@ -183,9 +182,10 @@ class Daemon:
             else:
                 self._log("repository", "the repository answers again")
         if role == "leader" and self.timetable is None:
-            records, self._lookout.records = self._lookout.records, None
+            records = self._lookout.records
             if records is None:
                 return  # it is being read
+            self._lookout.wants_records, self._lookout.records = False, None
             try:
                 running = joblocks.running(self.config)
             except SafetakeError as error:
@@ -197,11 +197,13 @@ class Daemon:
                 clock.now_ns(),
                 answered(self.config, records, running),
             )
-            self._remember("leads")
+            self.runner.remember("leads")
             self._log("leader", "this daemon leads: it starts the jobs", **self._next())
         elif role == "follower" and self.timetable is not None:
             self.timetable = None
-            self._log("follower", f"this daemon leads no more {candidate.leader}".rstrip())
+            self._lookout.records, self._lookout.wants_records = None, True
+            who = f": {candidate.leader} does" if candidate.leader else ""
+            self._log("follower", f"this daemon leads no more{who}")
         elif role == "follower" and self._role != role and candidate.leader:
             self._log(
                 "follower",
@@ -209,117 +211,6 @@ class Daemon:
             )
         if role != "follower" or candidate.leader:
             self._role = role
-
-    # ---------------------------------------------------------------- jobs
-
-    def _notice(self, timetable: Timetable) -> None:
-        now = clock.now_ns()
-        for name, entry in timetable.entries.items():
-            skipped = entry.notice(now)
-            if skipped is not None:
-                self._missed(name, entry, skipped)
-
-    def _missed(self, name: str, entry: Entry, skipped: Missed) -> None:
-        catching_up = entry.due is not None and entry.due.late
-        runs = "1 run" if skipped.count == 1 else f"{skipped.count} runs"
-        text = f"{runs} of job {name} missed, the first at {clock.go_time(skipped.first_ns)}"
-        self._log(
-            "missed",
-            text + ("; catching up" if catching_up else ""),
-            job=name,
-            count=skipped.count,
-        )
-        facts = {
-            "count": skipped.count,
-            "first_ns": skipped.first_ns,
-            "last_ns": skipped.last_ns,
-            "first": clock.go_time(skipped.first_ns),
-            "last": clock.go_time(skipped.last_ns),
-            "caught_up": catching_up,
-        }
-        now = clock.now_ns()
-        self._append("missed", name, skipped.first_ns, now, 1, text, facts)
-
-    def _start(self, timetable: Timetable) -> None:
-        at_work = [
-            joblocks.needs(self.config, name, self.config.jobs[name])
-            for name in self.children
-            if name in self.config.jobs
-        ]
-        for entry in timetable.waiting():
-            if len(self.children) >= self.config.daemon.concurrency:
-                return
-            wanted = joblocks.needs(self.config, entry.name, entry.job)
-            if entry.name in self.children or any(
-                joblocks.conflict(wanted, other) for other in at_work
-            ):
-                continue
-            assert entry.due is not None
-            due, entry.due = entry.due, None
-            try:
-                child = Child(self._path, entry.name)
-            except OSError as error:
-                self._log("trouble", f"job {entry.name} could not be started: {error.strerror}")
-                entry.due = due
-                return
-            self.children[entry.name] = child
-            at_work.append(wanted)
-            late = (clock.now_ns() - due.at_ns - entry.jitter_ns) / 1e9
-            self._log(
-                "started",
-                f"job {entry.name} started" + (f", {duration(late)} late" if late > 60 else ""),
-                job=entry.name,
-                pid=child.pid,
-                due=clock.go_time(due.at_ns),
-                late_seconds=round(late, 3),
-            )
-
-    def _reap(self) -> None:
-        for name, child in list(self.children.items()):
-            ended = child.ended()
-            if ended is not None:
-                del self.children[name]
-                self._ended(name, child, ended)
-
-    def _ended(self, name: str, child: Child, ended: Ended) -> None:
-        now = clock.now_ns()
-        for line in ended.lines:
-            self._log("said", f"job {name}: {line}", job=name)
-        error = ended.error
-        code = ended.exit_code if ended.exit_code >= 0 else 1
-        self.last[name] = (now, code, error)
-        seconds = (now - child.started_ns) / 1e9
-        if code == 0:
-            text = f"job {name} done in {duration(seconds)}"
-        else:
-            text = f"job {name} failed after {duration(seconds)}: {error or f'exit code {code}'}"
-        self._log(
-            "done" if code == 0 else "failed",
-            text,
-            job=name,
-            exit_code=code,
-            seconds=round(seconds, 3),
-        )
-        if ended.outcome is None and name in self.config.jobs:
-            kind = self.config.jobs[name].kind
-            error = error or f"exit code {code}"
-            self._append(kind, name, child.started_ns, now, code or 1, error, {})
-
-    def _tell_overdue(self) -> None:
-        if not self._clerk.idle():
-            return  # it is still being told
-        config = self.config
-        notify = config.notify
-        if not (notify.urls or notify.urls_env or notify.urls_file or notify.ping_env):
-            return
-
-        def tell() -> None:
-            from safetake.operate.history import History
-            from safetake.operate.notify import tell_overdue
-
-            tell_overdue(config, History(config))
-
-        self._clerk.give(tell)
 
     # ---------------------------------------------------------------- configuration
 
@@ -356,10 +247,10 @@ class Daemon:
             )
             return
         self.config, self._digest, self._changed = config, digest, digest
-        self._lookout.config = config
+        self._lookout.config = self.runner.config = config
         if self.timetable is not None:
             self.timetable.reload(config, clock.now_ns())
-            self._remember("reloaded")
+            self.runner.remember("reloaded")
         self._log("reloaded", "the configuration was read again", **self._next())
 
     def _next(self) -> dict[str, Any]:
@@ -372,46 +263,6 @@ class Daemon:
                 if entry.next_ns is not None
             }
         }
-
-    # ---------------------------------------------------------------- history
-
-    def _remember(self, what: str) -> None:
-        jobs = {name: timing(job) for name, job in self.config.jobs.items() if job.schedule}
-        now = clock.now_ns()
-        facts = {"event": what, "jobs": jobs, "pid": os.getpid()}
-        self._append("daemon", "", now, now, 0, "", facts)
-
-    def _append(
-        self,
-        kind: str,
-        job: str,
-        started_ns: int,
-        ended_ns: int,
-        code: int,
-        error: str,
-        facts: dict[str, Any],
-    ) -> None:
-        """A record in the state folder; the next job takes it to the repository."""
-        config = self.config
-
-        def append() -> None:
-            from safetake.operate.after import after_run
-            from safetake.operate.history import History
-
-            history = History(config)
-            record = history.append(
-                kind,
-                job=job,
-                started_ns=started_ns,
-                ended_ns=ended_ns,
-                exit_code=code,
-                trigger="daemon",
-                error=error,
-                facts=facts,
-            )
-            after_run(config, history, record)
-
-        self._clerk.give(append)
 
     # ---------------------------------------------------------------- begin and end
 
@@ -430,23 +281,23 @@ class Daemon:
 
     def _end(self) -> None:
         """Ask the jobs to end, wait, kill; lead no more."""
-        grace = self.config.daemon.grace
-        self._log("stopping", f"stopping: {len(self.children)} jobs are asked to end")
+        grace, children = self.config.daemon.grace, self.runner.children
+        self._log("stopping", f"stopping: {len(children)} jobs are asked to end")
         self.timetable = None
-        for child in self.children.values():
+        for child in children.values():
             child.ask_to_end()
         end = time.monotonic() + grace + 5  # a job gives its own process the grace
-        while self.children and time.monotonic() < end and self._asked_to_end < 2:
-            self._reap()
+        while children and time.monotonic() < end and self._asked_to_end < 2:
+            self.runner.reap()
             self._sleep(0.1)
-        for name, child in self.children.items():
+        for name, child in children.items():
             self._log("killed", f"job {name} did not end and is killed", job=name)
             child.kill()
         end = time.monotonic() + 5
-        while self.children and time.monotonic() < end:
-            self._reap()
+        while children and time.monotonic() < end:
+            self.runner.reap()
             self._sleep(0.05)
-        self._remember("stopped")
+        self.runner.remember("stopped")
         self._lookout.close(5.0)
         self._clerk.close(5.0)
         self._log("stopped", "stopped")

@@ -59,7 +59,7 @@ class Pages:
             started_ns=daemon.started_ns,
             leader=daemon.timetable is not None,
             up=self._turns(),
-            running=frozenset(daemon.children),
+            running=frozenset(daemon.runner.children),
         )
         text = render(daemon.config, History(daemon.config, repository), daemon=state)
         repository.reload()  # nothing that was read for a page is kept
@@ -79,8 +79,8 @@ class Pages:
         lines.append(
             f"role: {candidate.role}" + (f" of {candidate.leader}" * bool(candidate.leader))
         )
-        lines += [f"running: {name}" for name in sorted(daemon.children)]
-        for name, (at, code, _) in sorted(daemon.last.items()):
+        lines += [f"running: {name}" for name in sorted(daemon.runner.children)]
+        for name, (at, code) in sorted(daemon.runner.last.items()):
             lines.append(f"last: {name}: exit code {code}, {clock.go_time(at)}")
         timetable = daemon.timetable
         for name, entry in sorted(timetable.entries.items()) if timetable is not None else ():

@@ -35,7 +35,8 @@ class Lookout:
         self.repository = repository
         self.candidate = Candidate(config.daemon.lease)
         self.records: list[Record] | None = None
-        """The history, once for each time that this daemon begins to lead; the loop takes it."""
+        """The history, when this daemon leads and `wants_records`; the loop takes it."""
+        self.wants_records = True
         self._wake = wake
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lookout", daemon=True)
@@ -45,21 +46,23 @@ class Lookout:
         self._thread.start()
 
     def _run(self) -> None:
-        led = False
         while True:
             self.candidate.renew(self.repository)
             leads = self.candidate.role == "leader"
-            if leads and not led:
+            if leads and self.wants_records and self.records is None:
                 from safetake.operate.history import History
 
                 history = History(self.config, self.repository)
                 self.records = history.records(since_ns=clock.now_ns() - _HISTORY_NS)
                 self._wake()
-            led = leads
             alone = not leads and not self.candidate.leader
             pause = self.candidate.lease / 4
             if self._stop.wait(min(pause, _SETTLE_S) if alone else pause):
                 return
+
+    def alive(self) -> bool:
+        """Whether its thread is there: without it nobody leads, and nobody would notice."""
+        return self._thread.is_alive()
 
     def reachable(self) -> bool:
         """Whether the storage answered lately."""
