@@ -31,6 +31,7 @@ from safetake.sources.redis.wire import Address, Connection, ServerGoneError, Se
 LEAST_DATABASES = 1024
 """More than a dump will have that its server does not name in INFO."""
 START_SECONDS = 60.0
+_SOCKET_BYTES = 100
 SECONDS_PER_MB = 0.5
 """Patience for loading: a slow disk and a busy machine included (measured: 0.05 s per MB)."""
 
@@ -158,7 +159,9 @@ class ScratchServer:
         self._folder = folder
         self._listen = listen
         self._kept = contextlib.ExitStack()
-        self._runtime = self._kept.enter_context(scratch_folder())  # sockets allow 107 bytes only
+        self._runtime = self._kept.enter_context(scratch_folder())
+        self._runtime_fd = os.open(self._runtime, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._kept.callback(os.close, self._runtime_fd)
         self._closed_port = socket.socket()
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection | None = None
@@ -186,7 +189,17 @@ class ScratchServer:
     def address(self) -> Address:
         """Its unix socket."""
         password = None if self._listen is None else self._listen.password
-        return Address("", 0, str(self._runtime / "s"), False, None, password)
+        return Address("", 0, self._socket, False, None, password)
+
+    @property
+    def _socket(self) -> str:
+        """The path of the unix socket, the same for the server and for us.
+
+        A socket's address holds 107 bytes only: a longer path goes by a descriptor of its folder.
+        """
+        path = str(self._runtime / "s")
+        short = len(os.fsencode(path)) < _SOCKET_BYTES
+        return path if short else f"/proc/self/fd/{self._runtime_fd}/s"
 
     def info(self, section: str) -> dict[str, str]:
         """One section of INFO. Raises SourceError."""
@@ -229,7 +242,6 @@ class ScratchServer:
 
     def _start(self, *, appendonly: bool, databases: int) -> None:
         self._closed_port.bind(("127.0.0.1", 0))  # bound, never listening: connections are refused
-        unix = self._runtime / "s"
         serving = (
             ["port 0", f"replicaof 127.0.0.1 {self.closed_port}"]
             if self._listen is None
@@ -237,7 +249,7 @@ class ScratchServer:
         )
         lines = [
             *serving,
-            f'unixsocket "{unix}"',
+            f'unixsocket "{self._socket}"',
             "unixsocketperm 700",
             f'dir "{self._folder}"',
             f'logfile "{self._runtime / "log"}"',
@@ -260,6 +272,7 @@ class ScratchServer:
             command,
             env=_environment(),
             cwd=self._runtime,
+            pass_fds=(self._runtime_fd,),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

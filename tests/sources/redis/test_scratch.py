@@ -1,0 +1,26 @@
+"""The private server, where its socket's path would not fit into an address."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from safetake.sources.redis.scratch import ScratchServer, find_binaries
+
+
+@pytest.mark.parametrize("length", [1, 150])
+def test_a_scratch_folder_may_have_a_long_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    place, data = tmp_path / ("x" * length), tmp_path / "data"
+    place.mkdir()
+    data.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    for binary in find_binaries():
+        with ScratchServer(binary, data, appendonly=False, databases=16) as server:
+            server.call("CONFIG", "SET", "replica-read-only", "no")
+            assert server.keyspace() == {}
+            assert str(place) in str(next(place.iterdir()))
+        assert not list(place.iterdir())
