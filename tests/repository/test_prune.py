@@ -623,6 +623,34 @@ def test_a_snapshot_that_was_to_go_stays_when_it_is_not_confirmed(base: Path) ->
     assert words_of(base, second) == {"b"}
 
 
+def test_a_plan_that_failed_late_can_be_carried_out_again(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it learned of new snapshots then is learned again."""
+    repository = opened(base)
+    gone = take(repository, "a", "b")
+    kept = take(repository, "b")
+    plan = prune.plan_prune(repository, [gone], max_unused=0.0)
+    fresh = take(opened(base), "a")
+    remove_all = repository.storage.remove_all
+
+    def full(kind: Kind, names: Iterable[str]) -> None:
+        if kind == "snapshots":
+            raise StorageError("not now")
+        remove_all(kind, names)
+
+    monkeypatch.setattr(repository.storage, "remove_all", full)
+    before = packs(repository)
+    with pytest.raises(StorageError, match="not now"):
+        prune.run(repository, plan)
+    assert packs(repository) == before
+    monkeypatch.undo()
+    assert prune.run(repository, plan).packs_rescued == 1
+    whole(base)
+    assert words_of(base, fresh) == {"a"}
+    assert words_of(base, kept) == {"b"}
+
+
 def test_another_prune_meanwhile_is_noticed_and_the_plan_made_anew(
     base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -180,7 +180,11 @@ class _Work:
     def _commit(self, pack: ClosedPack | None) -> None:
         if pack is None:
             return
-        pack.upload.commit("data", pack.name)
+        try:
+            pack.upload.commit("data", pack.name)
+        except BaseException:
+            pack.upload.abort()
+            raise
         with self._lock:
             self._written.packs[pack.name] = pack.length
             self._written.drafts.add(pack.name, pack.entries)

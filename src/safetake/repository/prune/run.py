@@ -315,10 +315,14 @@ class _Run:
             return (reader if later.has(tree, True) else plan.reader).tree_blob(tree)
 
         before = table.marks.copy()
-        mark_used(table, tree_blob, roots, elsewhere=later.has)
+        try:
+            mark_used(table, tree_blob, roots, elsewhere=later.has)
+            after = table.marks.copy()
+        finally:
+            table.marks[:] = before  # a plan may be carried out again after a failure
         stays = ~(plan.remove | plan.repack | plan.gone)
-        for row in np.flatnonzero(table.marks != before):
-            blob_id, fresh = table.id(int(row)), int(table.marks[row]) & ~int(before[row])
+        for row in np.flatnonzero(after != before):
+            blob_id, fresh = table.id(int(row)), int(after[row]) & ~int(before[row])
             for kind in (DATA, TREE):
                 if not fresh & kind or later.has(blob_id, kind == TREE):
                     continue
