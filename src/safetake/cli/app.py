@@ -45,6 +45,7 @@ COMMANDS = {
     "notify": "Who hears of failures: try it, see how delivery goes.",
     "run": "Run jobs when they are due, or one job now.",
     "services": "The applications that use the data.",
+    "systemd": "Write units of systemd that run the jobs.",
     "kubernetes": "Render the configuration as objects of Kubernetes.",
     "doctor": "Look for problems of the set-up.",
     "key": "Manage the repository's passwords.",
