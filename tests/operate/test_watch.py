@@ -44,14 +44,14 @@ def test_a_storage_that_hangs_costs_the_lead_and_it_comes_back(tmp_path: Path) -
     until(lambda: lookout.records is not None, "the history")
     assert woken.is_set()
     lookout.records, lookout.wants_records = None, False  # as the loop takes it
-    assert lookout.reachable()
+    until(lookout.reachable, "the storage")
     storage.free.clear()
     until(lambda: lookout.candidate.role == "follower", "the end of the lead")
     until(lambda: not lookout.reachable(), "the storage to be missed")
     lookout.wants_records = True
     storage.free.set()
     until(lambda: lookout.records is not None, "the history once more")
-    assert lookout.candidate.role == "leader"
+    until(lambda: lookout.candidate.role == "leader", "the lead once more")
     assert lookout.alive()
     lookout.close(60)
     assert list((tmp_path / "repo" / "leader").iterdir()) == []
