@@ -28,11 +28,11 @@ LAYERS = (
     {"config", "configplace"},
     {"configdrill", "configjobs", "configkube"},
     {"configbase"},
+    {"findings"},
     {
         "clock",
         "counts",
         "errors",
-        "findings",
         "hostname",
         "ids",
         "join",
