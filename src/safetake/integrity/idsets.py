@@ -1,7 +1,7 @@
 """Sets of ids of any size, on disk: which of one are not in the other.
 
 A private SQLite file in a scratch folder. Ids are appended and indexed afterwards, which sorts in
-runs on disk: 44 MB of memory for two sets of a million ids, and as much for ten million (a set in
+runs on disk: 40 MB of memory for two sets of a million ids, and as much for ten million (a set in
 memory takes 90 MB a million, of 16-byte digests as much, since Python's objects are what costs).
 """
 
