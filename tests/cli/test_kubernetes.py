@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
+from pathlib import Path
 
 import pytest
 import yaml
 
+from safetake.cli.app import run
 from tests.cli.conftest import Workplace
 from tests.support.kubernetes_tools import R2, rendered_by_helm, run_tool
 
@@ -69,25 +70,35 @@ def test_a_command_once(place: Workplace) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--mode", "job"), "--mode job and a command go together"),
-        (("backup",), "--mode job and a command go together"),
-        (("--values", "--output", "x"), "--values goes with neither"),
-        (("--mode", "both"), "both"),
-        (("--image", "safetake:1"), "safetake.toml: kubernetes.image: has no digest"),
+        (["--mode", "job"], "--mode job and a command go together"),
+        (["backup"], "--mode job and a command go together"),
+        (["--values", "--output", "x"], "--values goes with neither"),
+        (["--mode", "both"], "both"),
+        (["--image", "safetake:1"], "safetake.toml: kubernetes.image: has no digest"),
     ],
 )
-def test_wrong_words(place: Workplace, words: tuple[str, ...], message: str) -> None:
-    assert message in place.error("kubernetes", "--quiet", *words, code=2)[0]
+def test_wrong_words(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    file = tmp_path / "safetake.toml"
+    file.write_text(R2, encoding="utf-8")
+    assert run(["kubernetes", "--json", "--config", str(file), *words]) == 2
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert message in error["message"]
+    assert error["hint"]
 
 
-def test_unpinned_images_are_a_decision(place: Workplace) -> None:
-    done = place.run("-q", "kubernetes", "--image", "safetake:1", "--allow-unpinned-image")
-    assert len(re.findall(r'image: "safetake:1"', done.stdout)) == 3
+def test_unpinned_images_are_a_decision(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "safetake.toml"
+    file.write_text(R2, encoding="utf-8")
+    words = ["--image", "safetake:1", "--allow-unpinned-image", "--quiet"]
+    assert run(["kubernetes", "--config", str(file), *words]) == 0
+    assert capsys.readouterr().out.count('image: "safetake:1"') == 3
 
 
 def test_a_configuration_that_does_not_fit_is_all_told(place: Workplace) -> None:
     text = R2.replace('mount = "/data"', 'mount = "/elsewhere"')
     (place.folder / "safetake.toml").write_text(text, encoding="utf-8")
-    error = json.loads(place.run("kubernetes", "--json", code=2).stdout)["error"]
-    assert len(error["message"].splitlines()) == 4
-    assert "docs/how-to/kubernetes.md" in error["hint"]
+    message, hint = place.error("kubernetes", code=2)
+    assert len(message.splitlines()) == 4
+    assert "docs/how-to/kubernetes.md" in hint

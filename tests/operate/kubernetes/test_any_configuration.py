@@ -174,7 +174,7 @@ def rendered(text: str, mode: Mode) -> Any:
     return None
 
 
-@settings(max_examples=80)
+@settings(max_examples=50)
 @given(text=configurations(), mode=st.sampled_from(["cronjobs", "daemon"]))
 def test_it_renders_as_valid_objects_or_is_refused(text: str, mode: Mode) -> None:
     plan = rendered(text, mode)

@@ -36,6 +36,11 @@ def plan(text: str, mode: Mode = "cronjobs", **more: Any) -> Any:
         ('"/etc/safetake/redis/password"\n\n[s', '"/etc/password"\n\n[s', "mounted on /etc"),
         ('"/etc/safetake/redis/password"\n\n[s', '"/etc/safetake/safetake.toml"\n\n[s', "is taken"),
         ('"/etc/safetake/redis/password"\n\n[s', '"/srv/a/pass word"\n\n[s', "can be no key"),
+        (
+            '"/etc/safetake/redis/password"\n\n[s',
+            '"/etc/safetake/..p"\n\n[s',
+            "begin with two dots",
+        ),
         ('"/etc/safetake/redis/password" = ', '"REDIS" = ', "reads no such variable or file"),
         ("[notify]", '[copies.far]\nlocation = "/far"\n\n[notify]', "copies.far.location"),
         ('"NOTIFY_URLS"', '"NOTIFY URLS"', "'NOTIFY URLS' is no name of an environment variable"),

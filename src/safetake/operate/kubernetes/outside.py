@@ -183,6 +183,9 @@ class _Look:
         except ValueError as error:
             self._problem(where, f"{error}; put {name} into {posixpath.dirname(CONFIG)}")
             return
+        if any(part.startswith("..") for part in path.split("/")):
+            self._problem(where, f"{path}: a Secret's file can not begin with two dots")
+            return
         mounts = [STATE, *(volume.mount for volume in self._section.volumes.values())]
         closed = [v.mount + "/" for v in self._section.volumes.values() if v.read_only]
         if path == CONFIG or folder in mounts or path.startswith(tuple(closed)):
