@@ -14,7 +14,7 @@ may take its place. One whose storage *refuses* (full, read-only, gone) goes on 
 sees nobody else: somebody has to prune a full repository, and failing jobs have to be told.
 
 Times for a lease L (60 s): a leader that stops gives way at once and is followed within L/4; one
-that dies is followed within L + 3·L/4, on the same machine within L/2.
+that dies is followed within 1.5·L, on the same machine within L/4.
 """
 
 from __future__ import annotations
