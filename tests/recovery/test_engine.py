@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from safetake import configfile
-from safetake.cli.backup import refuse_half_restored
 from safetake.config import Config
 from safetake.errors import RefusedError, SafetakeError, UsageError
 from safetake.model import Check, RestoreWork
 from safetake.recovery.engine import Engine
+from safetake.recovery.halfway import refuse_half_restored
 from safetake.recovery.inplace import (
     Telling,
     restore_in_place,

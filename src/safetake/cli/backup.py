@@ -43,6 +43,7 @@ def command(settings: Settings, names: tuple[str, ...]) -> int:
     config, opened = open_ahead(settings.find(), _import)
     from safetake.backup import chosen_sources, run_backup
     from safetake.operate.history import facts, recorded
+    from safetake.recovery.halfway import refuse_half_restored
 
     sources, job = select(config, names)
     with recorded(config, "backup", job=job or "") as run:
@@ -66,29 +67,6 @@ def _import() -> None:
     import safetake.backup
     import safetake.operate.after
     import safetake.operate.history.facts  # noqa: F401
-
-
-def refuse_half_restored(config: Config, sources: list[str]) -> None:
-    """Between an interrupted restore and its end a store is neither old nor new.
-
-    Raises RefusedError.
-    """
-    from safetake.errors import RefusedError
-    from safetake.state import state_folder
-
-    restores = state_folder(config.restore.state, "restores", create=False)
-    if not restores.is_dir():
-        return
-    from safetake.recovery.journal import open_restore
-
-    journal = open_restore(restores)
-    touched = [name for name in sources if journal is not None and name in journal.plan["sources"]]
-    if journal is not None and touched:
-        raise RefusedError(
-            f"the restore {journal.id} of {', '.join(touched)} is not ended: a snapshot now could "
-            "hold half of it",
-            hint="`safetake restore --resume` or `safetake restore --rollback` first",
-        )
 
 
 def show(found: dict[str, Any]) -> None:
