@@ -13,7 +13,8 @@ from safetake.clock import go_time
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from safetake.operate.history.local import Scan, State
+    from safetake.operate.history.local import State
+    from safetake.operate.history.log import Scan
     from safetake.operate.history.record import Record
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import os
 import time
@@ -24,13 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from safetake.errors import DamagedError, StorageError
+from safetake.operate.history.log import Log, failure, tail_of
 from safetake.operate.history.record import Record, parse
 
 _WAIT_S = 20.0
-_TAIL = 4096
 _STATE_BYTES = 1 << 24
-_ENDED = b'{"ended_ns":'
-"""How every canonical record begins: old ones are left out without being parsed."""
 
 
 @dataclass(slots=True)
@@ -64,81 +61,13 @@ class State:
             self.heads = sorted([*kept, record.id])
 
 
-@dataclass(slots=True)
-class Scan:
-    """The whole log."""
-
-    size: int = 0
-    records: dict[str, Record] = field(default_factory=dict)
-    late: set[str] = field(default_factory=set)
-    """Came from the repository before what they follow."""
-    documents: dict[str, dict[str, list[str]]] = field(default_factory=dict)
-    """By repository, then by name: which records a document holds."""
-    broken: list[str] = field(default_factory=list)
-    """Lines that are not what was written."""
-    misplaced: list[str] = field(default_factory=list)
-    """Records that stand before what they follow."""
-
-
-class LocalHistory:
+class LocalHistory(Log):
     """The folder of one repository's history on this machine."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.log = folder / "log"
-
-    # reading
-
-    def read(self, since_ns: int = 0) -> list[Record]:
-        """Whole records that ended at `since_ns` or later, in the log's order.
-
-        What is broken is left out: `scan` names it. Raises StorageError.
-        """
-        found = []
-        for line in self.lines():
-            if line[:2] not in (b"r ", b"l "):
-                continue
-            if since_ns and line[67 : 67 + len(_ENDED)] == _ENDED:
-                ended = line[67 + len(_ENDED) : line.find(b",", 67)]
-                if ended.isdigit() and int(ended) < since_ns:
-                    continue
-            with contextlib.suppress(DamagedError, UnicodeDecodeError):
-                found.append(parse(line[67:], line[2:66].decode("ascii")))
-        return found
-
-    def scan(self) -> Scan:
-        """Read and check every line. Raises StorageError."""
-        scan = Scan()
-        order: dict[str, int] = {}
-        for number, line in enumerate(self.lines(), 1):
-            scan.size += len(line) + 1
-            try:
-                kind, rest = line[:2], line[2:]
-                if kind in (b"r ", b"l "):
-                    record = parse(rest[65:], rest[:64].decode("ascii"))
-                    order.setdefault(record.id, number)
-                    scan.records[record.id] = record
-                    if kind == b"l ":
-                        scan.late.add(record.id)
-                elif kind == b"d ":
-                    repository, name, ids = _document(rest)
-                    scan.documents.setdefault(repository, {})[name] = ids
-                else:
-                    raise DamagedError("it is of no known kind")
-            except (DamagedError, UnicodeDecodeError) as error:
-                scan.broken.append(f"{self.log}, line {number}: {error}")
-        scan.misplaced = [
-            record.id
-            for record in scan.records.values()
-            if record.id not in scan.late
-            and any(order.get(one, 0) > order[record.id] for one in record.previous)
-        ]
-        return scan
 
     def remembered(self) -> State | None:
         """What the state file says, whether it fits the log or not; None when there is none."""
         try:
-            with open(self._open("state", os.O_RDONLY), "rb") as file:  # noqa: PTH123
+            with open(self.open("state", os.O_RDONLY), "rb") as file:  # noqa: PTH123
                 document = json.loads(file.read(_STATE_BYTES))
             return _state(document)
         except (OSError, ValueError, TypeError, KeyError, RecursionError):
@@ -146,55 +75,31 @@ class LocalHistory:
 
     def fits(self, state: State) -> bool:
         """Whether the log still begins with what the state is about."""
-        try:
-            log = self._open("log", os.O_RDONLY)
-        except OSError:
-            return False
-        try:
-            return state.size <= os.fstat(log).st_size and _tail(log, state.size) == state.tail
-        finally:
-            os.close(log)
-
-    def lines(self) -> Iterator[bytes]:
-        """The whole lines; one that was cut off is none. Raises StorageError."""
-        try:
-            with open(self._open("log", os.O_RDONLY), "rb") as file:  # noqa: PTH123
-                for line in file:
-                    if line.endswith(b"\n"):
-                        yield line[:-1]
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise _failure("read", self.log, error) from error
-
-    # writing
+        return self.begins(state.size, state.tail)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[Opened]:
         """The log, open for this process alone. Raises StorageError."""
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = self._open("lock", os.O_RDWR | os.O_CREAT)
+            lock = self.open("lock", os.O_RDWR | os.O_CREAT)
         except OSError as error:
-            raise _failure("open", self.folder, error) from error
+            raise failure("open", self.folder, error) from error
         try:
             _flock(lock, self.folder)
             try:
                 new = not self.log.exists()
-                log = self._open("log", os.O_RDWR | os.O_APPEND | os.O_CREAT)
+                log = self.open("log", os.O_RDWR | os.O_APPEND | os.O_CREAT)
                 if new:
                     _sync_folder(self.folder)
             except OSError as error:
-                raise _failure("open", self.log, error) from error
+                raise failure("open", self.log, error) from error
             try:
                 yield Opened(self, log)
             finally:
                 os.close(log)
         finally:
             os.close(lock)
-
-    def _open(self, name: str, flags: int) -> int:
-        return os.open(self.folder / name, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
 
 class Opened:
@@ -207,7 +112,7 @@ class Opened:
             self._mend()
             self.state = self._current()
         except OSError as error:
-            raise _failure("read", local.log, error) from error
+            raise failure("read", local.log, error) from error
 
     def _mend(self) -> None:
         """Drop a last line that was cut off; one that is only without its end gets it."""
@@ -317,7 +222,7 @@ class Opened:
         try:
             os.fdatasync(self._log)
         except OSError as error:
-            raise _failure("write", self._local.log, error) from error
+            raise failure("write", self._local.log, error) from error
 
     def save(self) -> None:
         """Remember the state. It may be older than the log after a power cut, and never newer."""
@@ -333,7 +238,7 @@ class Opened:
                 file.write(json.dumps(document).encode())
             fresh.rename(self._local.folder / "state")
         except OSError as error:
-            raise _failure("write", fresh, error) from error
+            raise failure("write", fresh, error) from error
 
     def _write(self, line: bytes) -> None:
         if not line:
@@ -346,29 +251,16 @@ class Opened:
         except OSError as error:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._log, size)
-            raise _failure("write", self._local.log, error) from error
+            raise failure("write", self._local.log, error) from error
         self.state.size = size + len(line)
         self.state.tail = self._tail(self.state.size)
 
     def _tail(self, size: int) -> str:
-        return _tail(self._log, size)
-
-
-def _tail(log: int, size: int) -> str:
-    start = max(0, size - _TAIL)
-    return hashlib.sha256(os.pread(log, size - start, start)).hexdigest()
+        return tail_of(self._log, size)
 
 
 def _line(record: Record, kind: bytes) -> bytes:
     return kind + record.id.encode() + b" " + record.canonical() + b"\n"
-
-
-def _document(rest: bytes) -> tuple[str, str, list[str]]:
-    text, _, crc = rest.rpartition(b" ")
-    parts = text.decode("ascii").split(" ")
-    if crc != b"%08x" % zlib.crc32(text) or len(parts) != 3:
-        raise DamagedError("it was changed")
-    return parts[0], parts[1], [one for one in parts[2].split(",") if one]
 
 
 def _state(outer: dict[str, Any]) -> State:
@@ -422,7 +314,7 @@ def _flock(fd: int, folder: Path) -> None:
                 ) from None
             time.sleep(0.005)
         except OSError as error:
-            raise _failure("lock", folder, error) from error
+            raise failure("lock", folder, error) from error
 
 
 def _sync_folder(folder: Path) -> None:
@@ -431,10 +323,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def _failure(what: str, path: Path, error: OSError) -> StorageError:
-    return StorageError(
-        f"cannot {what} the history in {path}: {error.strerror or error}",
-        hint="free space there, or set `state` in the [restore] section to a folder of this user",
-    )

@@ -146,10 +146,11 @@ def make(
     return _record(content, hashlib.sha256(canonical).hexdigest())
 
 
-def parse(data: bytes, expected: str | None = None) -> Record:
+def parse(data: bytes, expected: str | None = None, *, any_form: bool = False) -> Record:
     """The record whose canonical form these bytes are (and whose id is `expected`, if given).
 
     Raises DamagedError for everything else: another form, another hash, wrong or too many fields.
+    With `any_form` the form is not looked at: for what was looked at when it was written.
     """
     if len(data) > MAX_BYTES:
         raise DamagedError(f"a record of the history has {len(data)} bytes: too many")
@@ -158,7 +159,7 @@ def parse(data: bytes, expected: str | None = None) -> Record:
         raise DamagedError(f"record {expected[:8]} of the history was changed: its hash is another")
     try:
         content = json.loads(data.decode("ascii"))
-        again = _canonical(content)
+        again = data if any_form else _canonical(content)
     except (ValueError, RecursionError) as error:
         raise DamagedError(f"record {found[:8]} of the history is no record: not JSON") from error
     if again != data:
@@ -167,7 +168,7 @@ def parse(data: bytes, expected: str | None = None) -> Record:
 
 
 def from_dict(document: object) -> Record:
-    """The record of `as_dict`. Raises DamagedError as `parse`."""
+    """The record of `as_dict`, as it was read from JSON. Raises DamagedError as `parse`."""
     if not isinstance(document, dict) or not isinstance(document.get("id"), str):
         raise DamagedError("the history holds what is no record")
     content = {name: value for name, value in document.items() if name != "id"}
@@ -175,7 +176,11 @@ def from_dict(document: object) -> Record:
         data = _canonical(content)
     except (ValueError, TypeError, RecursionError) as error:
         raise DamagedError("the history holds what is no record") from error
-    return parse(data, document["id"])
+    if hashlib.sha256(data).hexdigest() != document["id"]:
+        raise DamagedError(f"record {document['id'][:8]} of the history was changed")
+    if len(data) > MAX_BYTES:
+        raise DamagedError(f"a record of the history has {len(data)} bytes: too many")
+    return _checked(content, document["id"])
 
 
 def _canonical(content: Any) -> bytes:
