@@ -281,6 +281,29 @@ def test_rows_that_were_encrypted(mode: str, tmp_path: Path, repository: Reposit
     assert found[TURNED].ids[0].startswith("a.db: byte ")
 
 
+def test_images_take_the_place_of_texts_where_both_are_kept(
+    tmp_path: Path, repository: Repository
+) -> None:
+    """Freed pages are filled again with whatever comes next."""
+    path = tmp_path / "a.db"
+    settings = database(tmp_path)
+    with sqlite3.connect(path) as db:
+        db.execute("CREATE TABLE images (id INTEGER PRIMARY KEY, image BLOB)")
+        db.executemany(
+            "INSERT INTO images (image) VALUES (?)", [(noise(9000, n),) for n in range(600)]
+        )
+    db.close()
+    backup(settings, repository)
+    with sqlite3.connect(path) as db:
+        db.execute("DELETE FROM episodes WHERE id > 500")
+        db.executemany(
+            "INSERT INTO images (image) VALUES (?)", [(noise(9000, -n),) for n in range(60)]
+        )
+    db.close()
+    found = asked(settings, repository)[TURNED]
+    assert found.ok, found
+
+
 # ------------------------------------------------------------------------- the other stores
 
 

@@ -180,7 +180,7 @@ def suspected_at_first(config: Config, folder: Path) -> int:
 def test_a_busy_application_gives_no_false_alarm_and_hides_no_offender(
     journal: str, mode: str, tmp_path: Path
 ) -> None:
-    config = pair(tmp_path, settle=1.5)
+    config = pair(tmp_path, settle=4)
     # so many that reading both sides takes a while
     steady = [f"s{number}" for number in range(3000)]
     fill(tmp_path, [*steady], steady, journal)

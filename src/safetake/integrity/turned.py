@@ -47,12 +47,16 @@ class Turned:
     turned: int = 0
     """Those that do not compress any more."""
     what: str = "files"
+    usual: float = 0.0
+    """Share of all the old content that did not compress: where texts and images share a database,
+    pages that held the one come to hold the other in ordinary work."""
     examples: list[str] = field(default_factory=list)
 
     @property
     def share(self) -> float:
-        """Of what was judged."""
-        return self.turned / self.judged if self.judged else 0.0
+        """Of what was judged, beyond what is usual; 1 is all."""
+        share = self.turned / self.judged if self.judged else 0.0
+        return max(0.0, (share - self.usual) / (1 - self.usual)) if self.usual < 1 else 0.0
 
 
 class Sample(Generic[T]):
@@ -89,10 +93,14 @@ def turned_pages(
     chosen = list(range(len(content)))
     if len(chosen) > CHUNKS:
         chosen = sorted(random.Random(seed).sample(chosen, CHUNKS))
+    known = dense = 0
     with rawfile.opened(path) as raw:
         for number in chosen:
             before = stored_density(repository, content[number : number + 1])
-            if before is None or before > LOOSE:
+            if before is None:
+                continue
+            known, dense = known + 1, dense + (before >= DENSE)
+            if before > LOOSE:
                 continue
             live = rawfile.read(raw, chunk, number * chunk)
             now = density(live)
@@ -103,6 +111,7 @@ def turned_pages(
                 found.turned += 1
                 if len(found.examples) < _SHOWN:
                     found.examples.append(f"{path.name}: byte {number * chunk:,}")
+    found.usual = dense / known if known else 0.0
     return found
 
 
