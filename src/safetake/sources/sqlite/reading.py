@@ -29,7 +29,7 @@ from safetake.sources.sqlite.readonly import restrict
 PATIENCE_SECONDS = 30.0
 """How long a question waits for a writer, at the least; nobody waits for us meanwhile."""
 _POLL_SECONDS = 0.001
-_CHUNK = 1 << 20
+_CHUNK = 256 << 10
 _READONLY_ROLLBACK = apsw.SQLITE_READONLY_ROLLBACK
 _COUNTER = slice(24, 28)
 _TRIES = 3
@@ -160,13 +160,17 @@ def _state(raw: rawfile.RawFile) -> tuple[int, int, int, bytes]:
 
 def _bring_over(raw: rawfile.RawFile, copy: int) -> None:
     """Make the copy equal to the file; what is equal already is not written."""
-    offset, there = 0, os.fstat(copy).st_size
-    while data := rawfile.read(raw, _CHUNK, offset):
-        if offset + len(data) > there or os.pread(copy, len(data), offset) != data:
-            view = memoryview(data)
-            while view:
-                view = view[os.pwrite(copy, view, offset + len(data) - len(view)) :]
-        offset += len(data)
+    # two buffers for all: fresh ones cost more than reading into them
+    new, old = bytearray(_CHUNK), bytearray(_CHUNK)
+    offset = 0
+    with memoryview(new) as into:
+        while count := rawfile.read_into(raw, into, offset):
+            there = os.preadv(copy, [old], offset)
+            if not (there == count == _CHUNK and new == old):
+                done = 0
+                while done < count:
+                    done += os.pwrite(copy, into[done:count], offset + done)
+            offset += count
     os.ftruncate(copy, offset)
 
 
