@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from safetake.config import Config
     from safetake.operate.history import History
 
+_GRACE_S = 600.0
+"""A backup every 6 hours keeps an RPO of 6 hours, although it takes a moment."""
+
 
 def late(config: Config, history: History, since_ns: int, now_ns: int) -> dict[str, str]:
     """By job or source: why. What has never run is counted from `since_ns`."""
@@ -27,7 +30,8 @@ def late(config: Config, history: History, since_ns: int, now_ns: int) -> dict[s
         if state.rpo_s is None or state.rpo_met(now_ns):
             continue
         age = state.age_s(now_ns)
-        if age is None and now_ns - since_ns < state.rpo_s * 1e9:
+        so_far = (now_ns - since_ns) / 1e9 if age is None else age
+        if so_far < state.rpo_s + _GRACE_S:
             continue
         limit = duration(state.rpo_s)
         if age is None:

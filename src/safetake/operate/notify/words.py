@@ -55,7 +55,9 @@ def failed(config: Config, record: Record, problem: Problem, key: str) -> Messag
     what = work(record.kind, record.job)
     how = "is incomplete" if partly else "failed"
     again = " again" if problem.runs > 1 else ""
-    lines = [clean(record.error) or f"It ended with exit code {record.exit_code}.", ""]
+    held = record.facts.get("held")
+    why = record.error or ("; ".join(map(str, held)) if isinstance(held, list) else "")
+    lines = [clean(why) or f"It ended with exit code {record.exit_code}.", ""]
     lines += _where(config, record)
     if problem.runs > 1:
         lines.append(f"Since: {moment(config, problem.since_ns)}, {problem.runs} runs in a row")
