@@ -16,10 +16,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from safetake.errors import SafetakeError
+from safetake.errors import SafetakeError, StorageError
 from safetake.operate.history import History, stored
 from safetake.operate.history.local import LocalHistory
 from safetake.repository import Repository
+from safetake.storage import LocalStorage
 from tests.operate.history.support import Clock, log, machine, run
 from tests.support.repositories import (
     database,
@@ -392,14 +393,32 @@ def test_putting_together_stops_anywhere_and_loses_nothing(
 ) -> None:
     config = machine(folder)
     written = {run(config, repository).id for _ in range(stored.SMALL)}
-    documents = dict.fromkeys(names(repository), 1)
-    kept = sorted(documents)[:3]
-    stored.put_together(repository, documents)
-    for _ in kept:  # as if it was killed before these were removed
-        stored.push(repository, [History(config).records()[0]])
-    history = History(machine(folder, "fresh"), repository)
-    assert {record.id for record in history.records()} == written
-    assert history.verify() == []
+    single = names(repository)
+
+    def refuse(*_: object) -> None:
+        raise StorageError("nothing may be removed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalStorage, "remove", refuse)
+        for _ in range(3):  # no second segment, whatever is tried
+            history = History(config, repository)
+            history.put_together()
+            assert history.trouble == ["nothing may be removed"]
+            assert len(names(repository)) == len(single) + 1
+    fresh = History(machine(folder, "fresh"), repository)
+    assert {record.id for record in fresh.records()} == written
+    assert fresh.verify() == []
+    (segment,) = set(names(repository)) - set(single)
+    path = folder / "repo" / "history" / segment
+    content = path.read_bytes()
+    path.write_bytes(b"x" + content[1:])  # damaged: what it was to replace stays
+    History(config, repository).put_together()
+    assert set(single) <= set(names(repository))
+    path.write_bytes(content)
+    History(config, repository).put_together()
+    assert names(repository) == [segment]
+    assert History(config, repository).verify() == []
+    assert fresh.verify() == []
 
 
 def test_append_only_repositories_keep_every_document(folder: Path, repository: Repository) -> None:

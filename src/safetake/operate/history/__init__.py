@@ -237,8 +237,12 @@ class History:
             local = self.local()
             self._synchronise(local)
             state = local.remembered()
-            if state is not None and state.repository == self.repository.id:
-                self._note(local, stored.put_together(self.repository, state.documents))
+            if state is None or state.repository != self.repository.id:
+                return
+            if len(state.documents) >= stored.SMALL:
+                written = local.scan().documents.get(self.repository.id, {})
+                there = {name: written[name] for name in state.documents if name in written}
+                self._note(local, stored.put_together(self.repository, there))
         except SafetakeError as error:
             self._troubled(error)
 

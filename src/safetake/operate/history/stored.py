@@ -3,16 +3,15 @@
 Each push writes one document; many small ones are put together into segments, so that a machine
 without any memory reads few files. Records keep their ids whatever document they are in. A segment
 is durable, and was read back, before what it replaces is removed; a crash between the two leaves
-records twice, which is once.
+records in two documents, which does no harm.
 """
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from typing import TYPE_CHECKING
 
-from safetake.errors import DamagedError, SafetakeError
+from safetake.errors import DamagedError
 from safetake.operate.history.record import Record, from_dict
 
 if TYPE_CHECKING:
@@ -83,27 +82,40 @@ def push(repository: Repository, records: list[Record]) -> dict[str, list[str]]:
     return stored
 
 
-def put_together(repository: Repository, documents: dict[str, int]) -> dict[str, list[str]]:
+def put_together(repository: Repository, held: Mapping[str, list[str]]) -> dict[str, list[str]]:
     """Replace small documents by segments, when there are many; by segment what it holds.
 
-    `documents` is how many records each holds. Raises StorageError.
+    `held` says which records each document holds that is there. What others hold, too, is removed
+    only: where nothing may be removed, no segment is made a second time. Raises StorageError.
     """
-    small = sorted(name for name, count in documents.items() if count * 2 <= SEGMENT)
-    if len(small) < SMALL:
+    needed: dict[str, list[str]] = {}
+    covered: set[str] = set()
+    for name in sorted(held, key=lambda name: (-len(held[name]), name)):
+        if not covered.issuperset(held[name]):
+            needed[name] = held[name]
+            covered.update(held[name])
+    small = [name for name, ids in needed.items() if len(ids) * 2 <= SEGMENT]
+    old = [name for name in held if name not in needed]
+    segments: dict[str, list[str]] = {}
+    if len(small) >= SMALL:
+        records = {record.id: record for name in small for record in _there(repository, name)}
+        ordered = sorted(records.values(), key=lambda record: (record.ended_ns, record.id))
+        segments = push(repository, ordered)
+        old += small
+    elif not old:
         return {}
-    read: dict[str, list[Record]] = {}
-    for name in small:
-        with contextlib.suppress(FileNotFoundError, DamagedError):  # `verify` names the damaged
-            read[name] = load(repository, name)
-    records = {record.id: record for group in read.values() for record in group}
-    ordered = sorted(records.values(), key=lambda record: (record.ended_ns, record.id))
-    segments = push(repository, ordered)
-    kept: set[str] = set()
-    for name in segments:
-        kept.update(record.id for record in load(repository, name))
-    if not kept.issuperset(records):
-        raise SafetakeError("a segment of the history does not hold what was written into it")
-    for name in read:
-        if name not in segments:
+    staying = [name for name in [*needed, *segments] if name not in old]
+    kept = {record.id for name in staying for record in _there(repository, name)}
+    for name in old:
+        # what is damaged, or holds what nobody else holds any more, stays
+        if kept.issuperset(held[name]) and name not in segments:
             repository.storage.remove("history", name)
     return segments
+
+
+def _there(repository: Repository, name: str) -> list[Record]:
+    """The records of a document as it is now; none when it is gone or damaged."""
+    try:
+        return load(repository, name)
+    except (FileNotFoundError, DamagedError):
+        return []
