@@ -13,6 +13,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from safetake.cli.preset import policy
+from safetake.errors import ConfigError
 from safetake.operate.kubernetes import Mode, Plan, chart_values, make_plan, objects
 from safetake.yamltext import to_yaml
 from tests.support.kubernetes_tools import (
@@ -221,6 +223,34 @@ def test_the_layout_of_the_users_document() -> None:
     assert all(each["metadata"]["namespace"] == "ai-script-generator" for each in documents)
     (claim,) = by_kind(documents, "PersistentVolumeClaim")
     assert claim["metadata"]["name"] == "safetake-state"  # that of the data exists already
+
+
+def test_the_preset_is_that_layout() -> None:
+    """As `init` writes it, with what only a cluster knows: the Services' names and the image."""
+    text = '[repository]\nlocation = "/data/backup"\n' + policy({}, "Asia/Seoul", json.dumps)
+    with pytest.raises(ConfigError, match="is the pod itself") as error:
+        plan(text)
+    places = [line.split(": ")[1] for line in str(error.value).splitlines()]
+    assert places == [
+        "sources.queue.url",
+        "services.project-service.health.url",
+        "services.generation-service.health.url",
+        "kubernetes.image",
+    ]
+    text = text.replace("redis://127.0.0.1", "redis://redis")
+    text = re.sub(r"127\.0\.0\.1:(800[12])", r"service:\1", text)
+    documents = objects(plan(text, image=IMAGE))
+    jobs = {job["metadata"]["name"]: job for job in by_kind(documents, "CronJob")}
+    assert len(jobs) == 8
+    job = jobs["safetake-sqlite-backup"]
+    assert job["metadata"]["namespace"] == "ai-script-generator"
+    assert job["spec"]["schedule"] == "0 */6 * * *"
+    assert job["spec"]["timeZone"] == "Asia/Seoul"
+    assert job["spec"]["successfulJobsHistoryLimit"] == 3
+    assert job["spec"]["failedJobsHistoryLimit"] == 1
+    (pod, *_) = pods([job])
+    claims = [each.get("persistentVolumeClaim") for each in pod["spec"]["volumes"]]
+    assert [each for each in claims if each] == [{"claimName": "project-service-data"}]
 
 
 def test_the_daemon_is_one_and_is_asked_whether_it_is_well() -> None:

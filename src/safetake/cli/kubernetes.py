@@ -65,7 +65,10 @@ def command(
             hint="for example: safetake kubernetes --mode job -- restore latest --to /data/back",
         )
     if values and (mode == "job" or output is not None):
-        raise UsageError("--values goes with neither --mode job nor --output")
+        raise UsageError(
+            "--values goes with neither --mode job nor --output",
+            hint="safetake kubernetes --values > values.yaml",
+        )
     path = settings.find()
     plan = make_plan(
         _read(path),

@@ -172,6 +172,18 @@ health = "http://127.0.0.1:8002/api/v1/health"
 # schedule = "0 6 * * *"
 # timezone = @zone@
 
+# ------------------------------------------------------------------- on Kubernetes
+# `safetake kubernetes` renders the jobs above as CronJobs. There, name Services instead of
+# 127.0.0.1, the `image` with its digest, and the user that owns the data: how-to/kubernetes.md.
+
 [kubernetes]
 namespace = "ai-script-generator"
+# user = 1000
+# group = 1000
+# fs_group = 1000
+
+[kubernetes.volumes.data]   # the claim of the project service, reached on the node of its pods
+claim = "project-service-data"
+mount = "/data"
+used_by = { app = "project-service" }
 """
