@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import random
 import sqlite3
 from collections.abc import Iterator
@@ -10,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from safetake.backup import take_snapshot
 from safetake.config import BarrierConfig, Config
 from safetake.errors import SafetakeError
 from safetake.findings import Finding
 from safetake.integrity.accepted import accept, accepted
-from safetake.integrity.base import READ, Bases
+from safetake.integrity.base import spread
 from safetake.integrity.drift import SHRUNK, TURNED, VANISHED, check_drift
 from safetake.repository import Repository
 from safetake.snapshots import list_snapshots
@@ -155,14 +158,15 @@ def test_what_cannot_be_asked_is_said(tmp_path: Path, repository: Repository) ->
     assert "does not exist" in found[1].detail
 
 
-def test_a_few_of_many_snapshots_are_read(tmp_path: Path, repository: Repository) -> None:
-    settings = database(tmp_path)
-    for _ in range(READ + 3):
-        backup(settings, repository)
-    execute(tmp_path / "a.db", "DELETE FROM episodes WHERE id > 300")
-    assert bad(asked(settings, repository)) == [SHRUNK]
-    bases = Bases(repository, 24 * HOUR, list_snapshots(repository)[-1].time_ns)
-    assert bases.of("projects", "sqlite", None).snapshots == READ
+@given(st.integers(0, 300), st.integers(2, 30))
+def test_a_few_of_many_snapshots_are_read_evenly(there: int, most: int) -> None:
+    chosen = spread(range(there), most)
+    assert chosen == sorted(set(chosen))
+    assert len(chosen) == min(there, most)
+    if there > 1:
+        assert (chosen[0], chosen[-1]) == (0, there - 1)
+        steps = [after - before for before, after in itertools.pairwise(chosen)]
+        assert max(steps) - min(steps) <= 1
 
 
 def test_an_acceptance_outlives_the_process_and_damage_is_told(

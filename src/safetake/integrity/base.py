@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from safetake.counts import Counts, counts_of, largest
 from safetake.hostname import host_name
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from safetake.integrity.accepted import Accepted
     from safetake.model import Node, Reader
     from safetake.repository import Repository
+
+T = TypeVar("T")
 
 READ = 24
 """Snapshots of a window whose manifests are read, at most: spread evenly, both ends among them."""
@@ -97,7 +99,7 @@ class Bases:
         return self._manifests[snapshot.id]
 
 
-def spread(items: Sequence[SnapshotInfo], count: int) -> list[SnapshotInfo]:
+def spread(items: Sequence[T], count: int) -> list[T]:
     """At most so many of them, evenly, the first and the last among them."""
     if len(items) <= count:
         return list(items)
