@@ -1,8 +1,8 @@
 """Sets of ids of any size, on disk: which of one are not in the other.
 
 A private SQLite file in a scratch folder. Ids are appended and indexed afterwards, which sorts in
-runs on disk: 40 MB of memory for two sets of a million ids, and as much for ten million (a set in
-memory takes 90 MB a million, of 16-byte digests as much, since Python's objects are what costs).
+runs on disk: a process with two sets of a million ids has 44 MB, with two of four million 58 (a set
+in memory takes 90 MB a million, of 16-byte digests as much: Python's objects are what costs).
 """
 
 from __future__ import annotations
