@@ -27,6 +27,8 @@ FIXED_S = 5.0
 """What a restore costs beside its bytes."""
 RATES_FROM = 20
 """So many of the newest measurements count."""
+PAST = "past"
+"""Kind of what stands for the runs of a day (`past.py`): sums of what was added and freed."""
 GROWTH_OVER_S = 30 * 86400.0
 _GROWTH_NEEDS_S = 86400.0
 _GRACE_S = 300.0
@@ -272,8 +274,8 @@ def growth(records: Sequence[Record], now_ns: int) -> float | None:
     span = (now_ns - min(record.started_ns for record in recent)) / 1e9
     if span < _GROWTH_NEEDS_S:
         return None
-    added = sum(_whole(r, "added_bytes") for r in recent if r.kind == "backup")
-    freed = sum(_whole(r, "freed_bytes") for r in recent if r.kind == "prune")
+    added = sum(_whole(r, "added_bytes") for r in recent if r.kind in ("backup", PAST))
+    freed = sum(_whole(r, "freed_bytes") for r in recent if r.kind in ("prune", PAST))
     return (added - freed) / span
 
 

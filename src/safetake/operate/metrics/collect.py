@@ -1,7 +1,7 @@
 """All values of a moment, from the configuration, the history and the repository.
 
-The history is read once, and so is the repository where it is open. What cannot be read is left out
-or told as a value (`safetake_repository_reachable`); nothing here raises SafetakeError.
+The history is looked at once, and so is the repository where it is open. What cannot be read is
+left out or told as a value (`safetake_repository_reachable`); nothing here raises SafetakeError.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from safetake.operate.metrics import places
 from safetake.operate.metrics.deliveries import PUSHGATEWAY, TEXTFILE, Deliveries
 from safetake.operate.metrics.families import LEVELS, Samples, word
 from safetake.operate.metrics.jobs import collect_jobs
+from safetake.operate.past import View, view
 from safetake.snapshots import RUNGS, STORED
 
 if TYPE_CHECKING:
@@ -36,16 +37,17 @@ def collect(config: Config, history: History, deliveries: Deliveries) -> Samples
     """Everything but what only the daemon knows."""
     samples = Samples()
     now_ns = history.now_ns()
-    records = history.records()
+    seen = view(history)
+    records = seen.records
     snapshots = places.read_snapshots(history.repository)
     samples.put("safetake_build_info", 1, version=__version__)
     samples.seconds("safetake_metrics_timestamp_seconds", now_ns)
-    begin_ns = min((record.started_ns for record in records), default=now_ns)
+    begin_ns = seen.begin_ns or now_ns
     samples.seconds("safetake_history_begin_timestamp_seconds", begin_ns)
-    collect_jobs(samples, config, records)
+    collect_jobs(samples, config, seen)
     _due(samples, config, records, begin_ns)
     _sources(samples, config, records, snapshots)
-    _repositories(samples, config, records, now_ns)
+    _repositories(samples, config, seen, now_ns)
     _work(samples, config, records)
     _integrity(samples, config, records)
     _notifications(samples, config)
@@ -107,10 +109,10 @@ def _sources(
         samples.put("safetake_source_restore_predicted_seconds", predicted, source=SYSTEM)
 
 
-def _repositories(samples: Samples, config: Config, records: Sequence[Record], now_ns: int) -> None:
+def _repositories(samples: Samples, config: Config, seen: View, now_ns: int) -> None:
     main = places.look(config.repository)
-    seen = {name: places.look(copy) for name, copy in config.copies.items()}
-    for name, place in {**seen, MAIN: main}.items():
+    copies = {name: places.look(copy) for name, copy in config.copies.items()}
+    for name, place in {**copies, MAIN: main}.items():
         for metric, value in (
             ("safetake_repository_reachable", place.reachable),
             ("safetake_repository_bytes", place.bytes),
@@ -119,7 +121,7 @@ def _repositories(samples: Samples, config: Config, records: Sequence[Record], n
             ("safetake_repository_filesystem_size_bytes", place.size_bytes),
         ):
             samples.put(metric, value, repository=name)
-    growth = objectives.growth(records, now_ns)
+    growth = objectives.growth(seen.growing, now_ns)
     samples.put("safetake_repository_growth_bytes_per_second", growth)
     if main.free_bytes is not None:
         full_ns = objectives.full_ns(main.free_bytes, growth, now_ns)

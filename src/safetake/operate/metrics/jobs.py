@@ -2,79 +2,50 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from safetake.operate.past import Counts
 
+if TYPE_CHECKING:
     from safetake.config import Config
     from safetake.operate.history import Record
     from safetake.operate.metrics.families import Samples
+    from safetake.operate.past import View
 
 
-@dataclass(slots=True)
-class JobRuns:
-    """The runs of one job."""
-
-    last: Record | None = None
-    last_good: Record | None = None
-    runs: int = 0
-    failures: int = 0
-    in_a_row: int = 0
-    """Failures since the last success."""
-    missed: int = 0
-    missed_ns: int = 0
-
-    def take(self, record: Record) -> None:
-        """The next record, in order."""
-        if record.kind == "missed":
-            count = record.facts.get("count", 1)
-            self.missed += count if isinstance(count, int) and count > 0 else 1
-            self.missed_ns = record.ended_ns
-            return
-        self.last = record
-        self.runs += 1
-        if record.ok:
-            self.last_good, self.in_a_row = record, 0
-        else:
-            self.failures += 1
-            self.in_a_row += 1
-
-
-def runs_by_job(records: Iterable[Record]) -> dict[str, JobRuns]:
-    """What is on record of each job, also of those that are not configured any more."""
-    found: dict[str, JobRuns] = {}
-    for record in records:
-        if record.job:
-            found.setdefault(record.job, JobRuns()).take(record)
-    return found
-
-
-def collect_jobs(samples: Samples, config: Config, records: list[Record]) -> None:
+def collect_jobs(samples: Samples, config: Config, seen: View) -> None:
     """Every configured job. A job that has never run has no exit code, and has never succeeded."""
-    by_job = runs_by_job(records)
+    last: dict[str, Record] = {}
+    good: dict[str, Record] = {}
+    missed: dict[str, Record] = {}
+    for record in seen.records:
+        if record.kind == "missed":
+            missed[record.job] = record
+            continue
+        last[record.job] = record
+        if record.ok:
+            good[record.job] = record
     for name, job in config.jobs.items():
-        runs = by_job.get(name, JobRuns())
+        counts = seen.counts.get(name, Counts())
         labels = {"job_name": name, "kind": job.kind}
-        last, good = runs.last, runs.last_good
+        run, success = last.get(name), good.get(name)
+        succeeded_ns = success.ended_ns if success else 0
+        missed_ns = missed[name].ended_ns if name in missed else 0
         if job.kind == "backup":
-            samples.put("backup_job_success", None if last is None else last.ok, job=name)
-            samples.seconds("backup_last_success_timestamp", good.ended_ns if good else 0, job=name)
-        if last is not None:
-            samples.seconds("safetake_job_last_run_timestamp_seconds", last.ended_ns, **labels)
-            samples.put("safetake_job_last_duration_seconds", last.seconds, **labels)
-            samples.put("safetake_job_last_exit_code", last.exit_code, **labels)
-        samples.seconds(
-            "safetake_job_last_success_timestamp_seconds", good.ended_ns if good else 0, **labels
-        )
-        samples.put("safetake_job_consecutive_failures", runs.in_a_row, **labels)
-        samples.put("safetake_job_runs_total", runs.runs, **labels)
-        samples.put("safetake_job_failures_total", runs.failures, **labels)
-        samples.put("safetake_job_missed_total", runs.missed, **labels)
-        samples.seconds("safetake_job_last_missed_timestamp_seconds", runs.missed_ns, **labels)
-        if job.kind == "backup" and good is not None:
-            _backup(samples, name, good)
+            samples.put("backup_job_success", None if run is None else run.ok, job=name)
+            samples.seconds("backup_last_success_timestamp", succeeded_ns, job=name)
+        if run is not None:
+            samples.seconds("safetake_job_last_run_timestamp_seconds", run.ended_ns, **labels)
+            samples.put("safetake_job_last_duration_seconds", run.seconds, **labels)
+            samples.put("safetake_job_last_exit_code", run.exit_code, **labels)
+        samples.seconds("safetake_job_last_success_timestamp_seconds", succeeded_ns, **labels)
+        samples.put("safetake_job_consecutive_failures", counts.in_a_row, **labels)
+        samples.put("safetake_job_runs_total", counts.runs, **labels)
+        samples.put("safetake_job_failures_total", counts.failures, **labels)
+        samples.put("safetake_job_missed_total", counts.missed, **labels)
+        samples.seconds("safetake_job_last_missed_timestamp_seconds", missed_ns, **labels)
+        if job.kind == "backup" and success is not None:
+            _backup(samples, name, success)
 
 
 def _backup(samples: Samples, name: str, record: Record) -> None:
