@@ -1,4 +1,5 @@
-"""What a rendered pod gives its process is enough: its uid, its variables, its folders, no home.
+"""What a rendered pod gives its process is enough: its uid, its variables, its folders, no home, a
+root file system that is read-only.
 
 There is no cluster here. The same process runs on this machine with exactly that, and with data
 that belongs to the pod's user; only the prefix of its folders is another.
@@ -26,6 +27,14 @@ USER = 10001
 # This machine's Python may lie in a private folder: the user may read all, and write as itself.
 AS_USER = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"]
 AS_USER += ["--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search"]
+# Only the folder that is named can be written, by anybody, in a mount namespace of its own.
+READ_ONLY = """
+mount --make-rprivate /
+mount --bind "$1" "$1"
+mount -o remount,ro,bind /
+shift
+exec "$@"
+"""
 CONFIG = f"""
 [repository]
 location = "/data/backup"
@@ -58,8 +67,8 @@ def root() -> Iterator[Path]:
 
 
 @pytest.mark.skipif(
-    os.geteuid() != 0 or shutil.which("setpriv") is None,
-    reason="only root can become another user, with setpriv (util-linux)",
+    os.geteuid() != 0 or subprocess.call(["unshare", "--mount", "setpriv", "true"]) != 0,
+    reason="only root can become another user and mount, with setpriv and unshare (util-linux)",
 )
 def test_a_first_backup_and_its_proof(root: Path) -> None:
     text = CONFIG.replace('"/data', f'"{root}/data').replace('"/etc', f'"{root}/etc')
@@ -89,10 +98,11 @@ def test_a_first_backup_and_its_proof(root: Path) -> None:
     }
     environment |= {"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"}
     environment |= {"PYTHONPATH": str(ROOT / "src")}
+    read_only = ["unshare", "--mount", "sh", "-ec", READ_ONLY, "sh", str(root)]
 
     def run(*words: str, code: int = 0) -> str:
         done = subprocess.run(
-            [*AS_USER, sys.executable, "-m", "safetake", *words],
+            [*read_only, *AS_USER, sys.executable, "-m", "safetake", *words],
             env=environment | {"TMPDIR": str(root / "tmp")},
             cwd="/",
             capture_output=True,
@@ -102,6 +112,14 @@ def test_a_first_backup_and_its_proof(root: Path) -> None:
         assert done.returncode == code, done.stderr
         return done.stdout
 
+    with pytest.raises(AssertionError, match="Read-only file system"):
+        run(
+            "init",
+            "--config",
+            "/var/tmp/safetake-new.toml",
+            "--repository",
+            "/var/tmp/safetake-new",
+        )
     run("init")
     run(*container["args"])
     run("verify", "--json")
