@@ -512,3 +512,33 @@ def test_a_wrong_configuration_does_not_repeat_urls(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as at:
         configfile.parse(text, tmp_path / "safetake.toml")
     assert "geheim" not in str(at.value)
+
+
+def test_a_job_that_fails_is_told_by_the_job_itself(hook: Received, tmp_path: Path) -> None:
+    """The whole way: a store vanishes, comes back, and people hear of both."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.txt").write_text("a")
+    (tmp_path / "urls").write_text(hook.url())
+    (tmp_path / "safetake.toml").write_text(
+        '[sources.scripts]\ntype = "files"\npath = "data"\n'
+        '[jobs.nightly]\nkind = "backup"\nretries = 0\n'
+        '[restore]\nstate = "state"\n[notify]\nurls_file = "urls"\n'
+        '[notify.ping_env]\nnightly = "PING"\n'
+        '[repository]\nlocation = "repo"\npassword_file = "password"\n'
+    )
+    ping = f"http://127.0.0.1:{hook.port}/ping"
+    place = Workplace(tmp_path, {**environment(tmp_path), "PING": ping})
+    place.run("init")
+    (tmp_path / "data").rename(tmp_path / "gone")
+    place.run("run", "nightly", code=1)
+    place.run("run", "nightly", code=1)
+    (tmp_path / "gone").rename(tmp_path / "data")
+    place.run("run", "nightly")
+    told = [json.loads(b) for p, b in zip(hook.paths, hook.bodies, strict=True) if p == "/hook"]
+    assert [one["title"].partition(" on ")[0] for one in told] == [
+        "safetake: backup nightly failed",
+        "safetake: backup nightly works again",
+    ]
+    assert str(tmp_path / "data") in told[0]["message"]
+    pings = [path for path in hook.paths if path.startswith("/ping")]
+    assert pings == ["/ping/start", "/ping/fail"] * 2 + ["/ping/start", "/ping"]
