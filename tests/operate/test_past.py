@@ -96,7 +96,7 @@ def says(config: Config, seen: View, now_ns: int) -> dict[str, Any]:
     }
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(steps=st.lists(STEP, max_size=30))
 def test_it_says_the_same_as_the_whole_history(steps: list[Any]) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -112,6 +112,27 @@ def test_it_says_the_same_as_the_whole_history(steps: list[Any]) -> None:
         expected = says(config, whole(history), clock.now)
         for _ in range(2):
             assert says(config, view(history), clock.now) == expected
+
+
+def test_measurements_stay_however_old(tmp_path: Path) -> None:
+    """Restores without a size, of each source, in full and in part; and twenty rates."""
+    config, clock = configured(tmp_path), Clock()
+    history = History(config, now_ns=clock)
+    for number, sources in enumerate((["projects"], ["scripts"]), 1):
+        for kind in ("restore", "rows"):
+            took = {"sources": sources, "seconds": number, "outcome": "committed"}
+            ran(config, clock, kind, facts=took)
+    for number in range(1, 60, 2):
+        ran(config, clock, "verify", "proof", facts=facts("verify", ["projects"], number))
+    clock.now += 300 * DAY
+    ran(config, clock, "restore", exit_code=1)
+    clock.now += 5 * DAY
+    expected = says(config, whole(history), clock.now)
+    assert says(config, view(history), clock.now) == expected
+    states = expected["states"]
+    assert [states[name].measured_s for name in ("projects", "scripts")] == [1, 2]
+    assert [states[name].partial_measured_s for name in ("projects", "scripts")] == [1, 2]
+    assert expected["rate"].proofs == objectives.RATES_FROM
 
 
 def test_growth_is_that_of_the_last_month(tmp_path: Path) -> None:
