@@ -19,7 +19,7 @@ import os
 import random
 import stat
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -47,7 +47,7 @@ from safetake.snapshots import (
 
 if TYPE_CHECKING:
     from safetake.config import BarrierConfig, Config
-    from safetake.configjobs import DriftConfig
+    from safetake.configjobs import DriftGuard
     from safetake.repository import Repository
     from safetake.repository.writer import RepositoryWriter
 
@@ -179,7 +179,7 @@ def run_backup(
             barrier=config.barrier,
             job=job or "",
             progress=progress,
-            drift=config.drift,
+            guards={name: config.guard(name) for name in names},
         )
 
 
@@ -190,11 +190,11 @@ def take_snapshot(
     barrier: BarrierConfig,
     job: str = "",
     progress: Progress | None = None,
-    drift: DriftConfig | None = None,
+    guards: Mapping[str, DriftGuard] | None = None,
 ) -> BackupReport:
     """`run_backup` on an open repository (a daemon opens once)."""
     with snapshot_taken(
-        repository, sources, barrier=barrier, job=job, progress=progress, drift=drift
+        repository, sources, barrier=barrier, job=job, progress=progress, guards=guards
     ) as report:
         return report
 
@@ -213,12 +213,11 @@ def snapshot_taken(
     progress: Progress | None = None,
     after_cut: AfterCut | None = None,
     eager: Collection[str] = (),
-    drift: DriftConfig | None = None,
+    guards: Mapping[str, DriftGuard] | None = None,
 ) -> Iterator[BackupReport]:
     """A durable snapshot whose sessions stay open while the block runs.
 
-    With `drift`, a source that lost more than its share since the snapshot before says so in its
-    notes.
+    A source that lost more than its guard allows since the snapshot before says so in its notes.
 
     `after_cut` is called right after the stores were let go; when it says False, or raises, the
     cut is of no use: it is taken again, or the snapshot fails and nothing of it is visible.
@@ -259,7 +258,7 @@ def snapshot_taken(
             )
         types = {source.name: source.type for source in sources}
         for name, found in captured.items():
-            found.notes += _lost(types[name], parents.get(name), found, name, drift)
+            found.notes += _lost(types[name], parents.get(name), found, (guards or {}).get(name))
             found.facts["type"] = types[name]
         clock.enter("commit")
         parent_ids = sorted({str(parent.entry["snapshot"]) for parent in parents.values()})
@@ -373,18 +372,15 @@ def _parents(repository: Repository, sources: list[Source]) -> dict[str, Parent]
     return found
 
 
-def _lost(
-    kind: str, parent: Parent | None, found: Captured, name: str, drift: DriftConfig | None
-) -> list[str]:
+def _lost(kind: str, parent: Parent | None, found: Captured, guard: DriftGuard | None) -> list[str]:
     """What the source lost since the snapshot before, for people."""
-    if drift is None or parent is None:
+    if guard is None or guard.shrink is None or parent is None:
         return []
-    share = drift.sources.get(name, drift).shrink
     before = counts_of(kind, parent.entry.get("facts") or {})
     now = counts_of(kind, found.facts)
-    if share is None or before is None or now is None:
+    if before is None or now is None:
         return []
-    told = [f"{LOST}: {loss}" for loss in losses(before, now, share)]
+    told = [f"{LOST}: {loss}" for loss in losses(before, now, guard.shrink)]
     return told[:_LOSSES] + (
         [f"{LOST}: … {len(told) - _LOSSES} more"] if len(told) > _LOSSES else []
     )

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_v
 from safetake.configbase import FilePath, Section, Span, Url
 from safetake.ids import Template
 
-JOB_KINDS = ("backup", "verify", "check", "integrity", "prune", "copy")
+JOB_KINDS = ("backup", "verify", "check", "integrity", "prune", "copy", "drill")
 
 _CALENDAR_SPAN = re.compile(r"(?=\d)(\d+y)?(\d+m)?(\d+w)?(\d+d)?(\d+h)?")
 
@@ -65,7 +65,7 @@ Zone = Annotated[str, AfterValidator(_zone)]
 class JobConfig(Section):
     """A named piece of work, by hand or on a schedule."""
 
-    kind: Literal["backup", "verify", "check", "integrity", "prune", "copy"] = Field(
+    kind: Literal["backup", "verify", "check", "integrity", "prune", "copy", "drill"] = Field(
         description="`backup`, `verify` (newest snapshot of each source), `check` (repository), "
         "`integrity` (live data), `prune` (retention) or `copy` (to a second repository)"
     )
@@ -206,14 +206,25 @@ class ReferenceConfig(Section):
 
 
 class DriftGuard(Section):
-    """What counts as a sudden change of a store since its last snapshot."""
+    """What counts as a sudden change of a store since the snapshots of the last days."""
 
     shrink: float | None = Field(
-        default=0.5, gt=0, le=1, description="share of rows, records, keys or files that vanished"
+        default=0.5,
+        ge=0,
+        le=1,
+        description="share of rows, records, keys or files that vanished; 0: not asked",
     )
     incompressible: float | None = Field(
-        default=0.5, gt=0, le=1, description="share of new content that does not compress any more"
+        default=0.5,
+        ge=0,
+        le=1,
+        description="share of replaced content that does not compress any more; 0: not asked",
     )
+
+    @field_validator("shrink", "incompressible")
+    @classmethod
+    def _off(cls, share: float | None) -> float | None:
+        return share or None
 
 
 class DriftConfig(DriftGuard):

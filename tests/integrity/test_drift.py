@@ -138,12 +138,14 @@ def test_limits_by_source_and_switched_off(tmp_path: Path, repository: Repositor
     backup(settings, repository)
     execute(tmp_path / "a.db", "DELETE FROM episodes WHERE id > 300")
     assert bad(asked(settings, repository)) == []
-    off = settings.model_copy(
-        update={"drift": settings.drift.model_copy(update={"sources": {}, "shrink": None})}
-    )
+    off = config(tmp_path, {"projects": {"type": "sqlite", "path": tmp_path / "a.db"}}, shrink=0)
     found = asked(off, repository)
     assert not found[SHRUNK].asked
     assert "switched off" in found[SHRUNK].detail
+    store = {"type": "sqlite", "path": tmp_path / "a.db", "may_be_empty": True}
+    assert bad(asked(config(tmp_path, {"projects": store}), repository)) == []
+    strict = {"projects": {"shrink": 0.5}}
+    assert bad(asked(config(tmp_path, {"projects": store}, sources=strict), repository)) == [SHRUNK]
 
 
 def test_what_cannot_be_asked_is_said(tmp_path: Path, repository: Repository) -> None:

@@ -31,6 +31,7 @@ __all__ = ["accept", "accepted", "check_drift"]
 
 VANISHED, SHRUNK, TURNED = "nothing vanished", "did not shrink", "content still compresses"
 """The three questions, in the same words each day."""
+OFF = "it is switched off in [drift], or the source may be empty"
 
 
 def check_drift(
@@ -61,7 +62,7 @@ def check_drift(
         for name in names:
             source = config.sources[name]
             base = bases.of(name, source.type, there.get(name))
-            guard = config.drift.sources.get(name, config.drift)
+            guard = config.guard(name)
             findings += _counted(name, source, base, guard)
             findings.append(_measured(name, source, base, guard, bases))
     return findings
@@ -70,7 +71,7 @@ def check_drift(
 def _counted(name: str, source: SourceConfig, base: Base, guard: DriftGuard) -> Iterator[Finding]:
     why = ""
     if guard.shrink is None:
-        why = "it is switched off in [drift]"
+        why = OFF
     elif base.counts is None:
         why = "there is no snapshot of it yet" if not base.snapshots else "no snapshot counted it"
     if why or base.counts is None or guard.shrink is None:
@@ -118,7 +119,7 @@ def _measured(
 ) -> Finding:
     """Whether content that replaced other content compresses as that did."""
     if guard.incompressible is None:
-        return not_asked(name, TURNED, "it is switched off in [drift]")
+        return not_asked(name, TURNED, OFF)
     if base.oldest is None:
         return not_asked(name, TURNED, "there is no snapshot to compare with")
     snapshot, entry, node = base.oldest
