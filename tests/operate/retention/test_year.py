@@ -12,13 +12,14 @@ import subprocess
 from collections.abc import Iterable
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 
+from safetake.cli.init import preset_policy
 from safetake.clock import parse_go_time
 from safetake.config import Config
+from safetake.configfile import parse
 from safetake.operate.retention.decide import decide
 from safetake.operate.retention.simulate import simulate
 from safetake.operate.retention.survey import survey
@@ -34,43 +35,16 @@ from tests.support.repositories import (
 )
 
 ZONES = ["America/New_York", "Europe/Berlin", "Asia/Seoul", "Australia/Lord_Howe"]
+DAY_NS = 86400 * 10**9
 FIRST, DAYS = date(2024, 1, 1), 430
 """With a 29 February, both changes of clocks on both sides of the equator, and months that go."""
 
 
-def policy(zone: str, repository: str = "/nowhere", **more: Any) -> Config:
-    """R11 and R12 as the preset has them."""
-    return Config.model_validate(
-        {
-            "repository": {"location": repository},
-            "sources": {
-                "projects": {"type": "sqlite", "path": "/data/projects.db"},
-                "vectors": {"type": "chroma", "path": "/data/chroma"},
-            },
-            "jobs": {
-                "sqlite-backup": {
-                    "kind": "backup",
-                    "sources": ["projects"],
-                    "schedule": "0 */6 * * *",
-                    "timezone": zone,
-                },
-                "chroma-backup": {
-                    "kind": "backup",
-                    "sources": ["vectors"],
-                    "schedule": "0 2 * * *",
-                    "timezone": zone,
-                },
-            },
-            "retention": {
-                "hourly": "24h",
-                "daily": "30d",
-                "weekly": "12w",
-                "monthly": "12m",
-                "timezone": zone,
-                **more,
-            },
-        }
-    )
+def policy(zone: str, repository: str = "/nowhere", *, floor: int = 3600) -> Config:
+    """The preset, as `init` writes it for that zone."""
+    text = f'[repository]\nlocation = "{repository}"\n' + preset_policy([], zone)
+    place = Path("/etc/safetake/safetake.toml")
+    return parse(text.replace("[retention]", f"[retention]\nfloor = {floor}"), place)
 
 
 def midnight(day: date, zone: str) -> int:
@@ -82,8 +56,8 @@ def taken(config: Config, zone: str) -> dict[str, list[int]]:
     """By job, every time at which its schedule fires."""
     since, until = midnight(FIRST, zone), midnight(FIRST + timedelta(DAYS), zone)
     return {
-        name: list(Schedule(str(job.schedule), zone).between(since - 1, until - 1))
-        for name, job in config.jobs.items()
+        name: list(Schedule(str(config.jobs[name].schedule), zone).between(since - 1, until - 1))
+        for name in SOURCES
     }
 
 
@@ -243,11 +217,15 @@ def save(repository: Repository, job: str, tree: str, ns: int, zone: str) -> Non
 @pytest.mark.parametrize("zone", ZONES)
 def test_the_simulator_tells_what_the_year_comes_to(zone: str) -> None:
     start = midnight(FIRST, zone)
-    (sqlite, chroma) = simulate(policy(zone), days=365, now_ns=start)
+    jobs = {job.job: job for job in simulate(policy(zone), days=365, now_ns=start)}
+    sqlite, chroma = jobs["sqlite-backup"], jobs["chroma-backup"]
     history = [ns for ns in taken(policy(zone), zone)["sqlite-backup"] if start < ns]
     past = [ns for ns in history if ns <= start + 365 * 86400 * 10**9]
     assert sqlite.taken == len(past)
-    assert {ns for ns, _ in sqlite.kept} == oracle(on_the_wall(past, zone))
+    due = {ns for ns, reasons in sqlite.kept if reasons}
+    assert due == oracle(on_the_wall(past, zone))
+    # and what the prune of 05:00 on the last day still counted among its 24 hours
+    assert all(ns > past[-1] - 2 * DAY_NS for ns, reasons in sqlite.kept if not reasons)
     assert chroma.taken in (364, 365)
     assert sum(sqlite.by_rule.values()) == len(sqlite.kept) == sqlite.looks[-1]["kept"]
     assert [look["day"] for look in sqlite.looks] == [1, 7, 30, 90, 180, 365]
