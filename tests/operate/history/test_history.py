@@ -20,6 +20,7 @@ from safetake.errors import SafetakeError, StorageError
 from safetake.operate.history import History, stored
 from safetake.operate.history.local import LocalHistory
 from safetake.repository import Repository
+from safetake.repository.check import check
 from safetake.storage import LocalStorage
 from tests.operate.history.support import Clock, log, machine, run
 from tests.support.repositories import (
@@ -473,3 +474,17 @@ def test_thousands_of_records_cost_an_append_nothing(
     assert History(config).records(since_ns=last.ended_ns) == [last]
     assert len(names(repository)) == 5
     assert History(machine(folder, "other"), repository).verify() == []
+
+
+def test_check_names_a_damaged_document(folder: Path, repository: Repository) -> None:
+    run(machine(folder), repository)
+    (name,) = names(repository)
+    path = folder / "repo" / "history" / name
+    path.write_bytes(path.read_bytes()[:-1])
+    (error,) = check(repository).errors
+    assert f"history/{name}" in error
+    history = History(machine(folder), repository)
+    (problem,) = [text for text in history.verify() if "damaged" in text]
+    assert f"(record {history.records()[0].id[:8]})" in problem
+    path.unlink()
+    assert check(repository).errors == []
