@@ -88,7 +88,10 @@ def test_home_and_nothing_else_is_expanded(monkeypatch: pytest.MonkeyPatch) -> N
         (REPOSITORY + SQLITE.replace('type = "sqlite"\n', ""), "sources.projects.type: is missing"),
         (REPOSITORY.replace("location", "locaton"), "(did you mean 'location'?)"),
         (REPOSITORY + "[reposotory]\n", "(did you mean 'repository'?)"),
-        (REPOSITORY + '[jobs.x]\nkind = "drill"\n', "jobs.x.kind: this version runs"),
+        (
+            REPOSITORY + '[jobs.x]\nkind = "drill"\nscenario = "total-los"\n',
+            "no scenario 'total-los'",
+        ),
         (REPOSITORY + '[jobs.x]\nkind = "backpu"\n', "must be one of 'backup'"),
         (REPOSITORY + '[jobs.x]\nkind = "backup"\nschedule = "0 25 * * *"\n', "no cron expression"),
         (REPOSITORY + '[jobs.x]\nkind = "backup"\ntimezone = "Asia/Soul"\n', "no time zone"),

@@ -431,6 +431,12 @@ class Config(Section):
                         f"jobs.{job_name}.sources: there is no source {source!r}"
                         + nearest(source, self.sources)
                     )
+            scenarios = [*BUILT_IN, *self.drill.scenarios]
+            if job.kind == "drill" and job.scenario not in scenarios:
+                raise ValueError(
+                    f"jobs.{job_name}.scenario: there is no scenario {job.scenario!r}"
+                    + nearest(job.scenario, scenarios)
+                )
             if job.to is not None and job.to not in self.copies:
                 raise ValueError(
                     f"jobs.{job_name}.to: there is no copy {job.to!r}"

@@ -22,7 +22,6 @@ from safetake.config import (
     SqlCheck,
     SqliteConfig,
 )
-from safetake.configjobs import JOB_KINDS
 from safetake.configplace import VARIABLE as VARIABLE
 from safetake.configplace import find as find
 from safetake.errors import ConfigError
@@ -34,8 +33,6 @@ TYPES: dict[str, type[BaseModel]] = {
     "redis": RedisConfig,
     "files": FilesConfig,
 }
-# What the design knows and this version does not: said as such, not as a spelling mistake.
-_LATER_KINDS = ("drill",)
 
 
 def load(path: Path) -> Config:
@@ -91,9 +88,6 @@ def _word(error: Mapping[str, Any], data: Mapping[str, Any]) -> str:
         found = str(error["ctx"]["tag"])
         return f"{where}.type: there is no such type" + nearest(found, TYPES)
     if kind == "literal_error":
-        found = _value(data, loc)
-        if loc[0] == "jobs" and loc[-1] == "kind" and found in _LATER_KINDS:
-            return f"{where}: this version runs jobs of kind {', '.join(JOB_KINDS)} only"
         return f"{where}: must be one of {error['ctx']['expected']}"
     if kind == "string_pattern_mismatch":
         field = _section(loc, tag).model_fields.get(str(loc[-1]))

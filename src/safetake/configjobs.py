@@ -15,8 +15,6 @@ from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_v
 from safetake.configbase import FilePath, Section, Span, Url
 from safetake.ids import Template
 
-JOB_KINDS = ("backup", "verify", "check", "integrity", "prune", "copy", "drill")
-
 _CALENDAR_SPAN = re.compile(r"(?=\d)(\d+y)?(\d+m)?(\d+w)?(\d+d)?(\d+h)?")
 
 
@@ -67,7 +65,8 @@ class JobConfig(Section):
 
     kind: Literal["backup", "verify", "check", "integrity", "prune", "copy", "drill"] = Field(
         description="`backup`, `verify` (newest snapshot of each source), `check` (repository), "
-        "`integrity` (live data), `prune` (retention) or `copy` (to a second repository)"
+        "`integrity` (live data), `prune` (retention), `copy` (to a second repository) or `drill` "
+        "(a rehearsed disaster)"
     )
     sources: list[str] = Field(default=[], description="names of sources; empty: all")
     schedule: str | None = Field(
@@ -91,6 +90,9 @@ class JobConfig(Section):
     )
     read_data: bool = Field(default=False, description="of `check`: read every byte")
     to: str | None = Field(default=None, description="of `copy`: name of a [copies.NAME]")
+    scenario: str = Field(
+        default="total-loss", description="of `drill`: `partial-loss`, `total-loss` or one's own"
+    )
 
     @field_validator("schedule")
     @classmethod

@@ -36,6 +36,7 @@ def command(
     """
     from safetake.cli import output
     from safetake.drill.run import Wanted, drill
+    from safetake.operate.history import facts, recorded
     from safetake.password import read_password
     from safetake.snapshots import find_snapshot
 
@@ -45,7 +46,8 @@ def command(
         if not (settings.json or settings.quiet):
             output.note(output.printable_lines(f"  {step}"))
 
-    with settings.open(config) as repository:
+    with recorded(config, "drill") as run, settings.open(config) as repository:
+        run.repository = repository
         found = find_snapshot(repository, snapshot, sources)
         document = drill(
             config,
@@ -55,6 +57,7 @@ def command(
             read_password(config.repository),
             told,
         )
+        facts.drill(run, document)
     if settings.json:
         output.document(document.as_dict())
     else:

@@ -72,6 +72,7 @@ def drill(
         twin = build(config, folder, kinds, password)
         plan = _plan(config, twin, snapshot, kinds, sources, scenario.model_dump())
         answer = _rehearse(config, twin, plan, confinement, told)
+        answer["measured"]["bytes"] = float(sum(int(e.get("bytes") or 0) for e in sources.values()))
         answer["measured"]["rpo_seconds"] = (started_ns - snapshot.time_ns) / 1e9
         draft = _draft(
             config, repository, snapshot, wanted, answer, started_ns, confinement,

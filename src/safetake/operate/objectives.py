@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from safetake.operate.history import Record
     from safetake.snapshots import SnapshotInfo
 
-PARTS = ("keys", "records", "apply", "undo keys", "undo records")
-"""Actions of restores that bring parts of a source back."""
+PARTS = ("keys", "records", "apply", "parts", "undo keys", "undo records")
+"""Actions of restores and drills that bring parts of a source back."""
 FIXED_S = 5.0
 """What a restore costs beside its bytes."""
 RATES_FROM = 20

@@ -109,6 +109,19 @@ def _copy(config: Config, name: str, job: JobConfig, run: Run, opened: Opener) -
         run.facts |= run_copy(config, repository, job.to).facts(job.to)
 
 
+def _drill(config: Config, name: str, job: JobConfig, run: Run, opened: Opener) -> None:
+    from safetake.drill.run import Wanted, drill
+    from safetake.operate.history import facts
+    from safetake.password import read_password
+    from safetake.snapshots import find_snapshot
+
+    with opened() as repository:
+        snapshot = find_snapshot(repository, "latest", job.sources)
+        wanted = Wanted(job.scenario, job.sources)
+        password = read_password(config.repository)
+        facts.drill(run, drill(config, repository, snapshot, wanted, password))
+
+
 WORK: dict[str, Callable[[Config, str, JobConfig, Run, Opener], Any]] = {
     "backup": _backup,
     "verify": _verify,
@@ -116,4 +129,5 @@ WORK: dict[str, Callable[[Config, str, JobConfig, Run, Opener], Any]] = {
     "integrity": _integrity,
     "prune": _prune,
     "copy": _copy,
+    "drill": _drill,
 }

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from safetake.backup import BackupReport
+    from safetake.evidence import Evidence
     from safetake.operate.history.recorded import Run
     from safetake.proof.verify import VerifyReport
     from safetake.recovery.outcome import Outcome
@@ -56,6 +57,7 @@ def verify(run: Run, reports: Sequence[VerifyReport], sources: Sequence[str]) ->
     run.facts |= {
         "snapshot": reports[0].snapshot if reports else "",
         "snapshots": [report.snapshot for report in reports][:_MANY],
+        "evidence": next((report.evidence for report in reports), ""),
         "level": reports[0].level if reports else "",
         "rung": next((report.rung for report in reports if not report.ok), "")
         or (reports[0].rung if reports else ""),
@@ -119,6 +121,27 @@ def part(run: Run, action: str, source: str, code: int, **more: Any) -> None:
     run.facts |= {"action": action, "sources": [source], "outcome": "done", **more}
     if code:
         run.error = "some were left out or left alone"
+
+
+def drill(run: Run, document: Evidence) -> None:
+    """A rehearsed disaster."""
+    measured = document.measured
+    whole = measured.get("rto_seconds")
+    run.exit_code = 0 if document.verdict == "passed" else 1
+    run.facts |= {
+        "scenario": document.name,
+        "evidence": document.id,
+        "snapshot": document.snapshot,
+        "sources": sorted({check.source for check in document.checks if check.source}),
+        "seconds": whole if whole is not None else measured.get("partial_rto_seconds", 0.0),
+        "bytes": int(measured.get("bytes", 0)),
+        "outcome": document.verdict,
+        **({} if whole is not None else {"action": "parts"}),
+    }
+    if run.exit_code:
+        wrong = [f"{one.source}: {one.name}: {one.found}" for one in document.checks if not one.ok]
+        missed = [f"{name} missed its target" for name in document.missed]
+        run.error = some([*document.problems, *wrong, *missed])
 
 
 def some(texts: Sequence[str]) -> str:
