@@ -24,12 +24,14 @@ def database(path: Path, mode: str) -> Path:
             id INTEGER PRIMARY KEY, project_id INTEGER REFERENCES projects (id), script TEXT);
         CREATE INDEX by_project ON episodes (project_id);
         CREATE TABLE gone (filler BLOB);
+        CREATE VIRTUAL TABLE words USING fts5 (script);
         """
     )
     for n in range(1, 301):
         connection.execute("INSERT INTO projects VALUES (?, ?, 0.5)", (n, f"작품 {n}"))
         script = f"장면 {n} " * 30
         connection.execute("INSERT INTO episodes VALUES (?, ?, ?)", (n, n, script))
+    connection.execute("INSERT INTO words (script) SELECT script FROM episodes WHERE id < 50")
     connection.executemany("INSERT INTO gone VALUES (?)", [(b"x" * 3000,)] * 12)
     connection.execute("DELETE FROM gone")
     connection.commit()
@@ -116,6 +118,11 @@ def check_violation(path: Path) -> None:
     _sql(path, "PRAGMA ignore_check_constraints = ON", "UPDATE projects SET share = 7 WHERE id = 9")
 
 
+def other_words(path: Path) -> None:
+    """A text that its full-text index does not have."""
+    _sql(path, "UPDATE words_content SET c0 = 'other words' WHERE id = 7")
+
+
 def orphan(path: Path) -> None:
     _sql(path, "UPDATE episodes SET project_id = 99999 WHERE id IN (3, 5)")
 
@@ -161,6 +168,7 @@ SEEN: dict[str, tuple[Damage, str]] = {
     "truncation": (truncated, "integrity_check"),
     "freelist": (freelist, "integrity_check"),
     "CHECK violation": (check_violation, "integrity_check"),
+    "text unlike its full-text index": (other_words, "integrity_check"),
     "orphan row": (orphan, "foreign_key_check"),
     "a 0-byte file": (emptied, "opens"),
     "no database any more": (overwritten, "opens"),

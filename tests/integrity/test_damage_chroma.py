@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 
 from safetake.config import ChromaConfig
@@ -42,6 +43,20 @@ def short_vector_in_queue(folder: Path) -> None:
 def record_without_segment(folder: Path) -> None:
     sql(folder, "DELETE FROM segments WHERE scope = 'METADATA' AND collection IN"
                 " (SELECT id FROM collections WHERE name = 'angle')")  # fmt: skip
+
+
+def zeroed_table(folder: Path) -> None:
+    """The last page of the records' metadata."""
+    path = folder / "chroma.sqlite3"
+    connection = apsw.Connection(str(path))
+    query = "SELECT rootpage FROM sqlite_schema WHERE name = 'embedding_metadata'"
+    root = connection.execute(query).get
+    connection.close()
+    data = path.read_bytes()
+    page = int.from_bytes(data[(root - 1) * 4096 + 8 :][:4], "big")
+    with path.open("r+b") as file:
+        file.seek((page - 1) * 4096)
+        file.write(bytes(4096))
 
 
 def other_neighbour(folder: Path) -> None:
@@ -85,7 +100,8 @@ SEEN: dict[str, tuple[Any, str]] = {
         short_vector_in_queue,
         "vectors in the queue have the collection's length",
     ),
-    "a zeroed page of `chroma.sqlite3`": (builders.flipped_page, "opens"),
+    "a zeroed page of the schema": (builders.flipped_page, "opens"),
+    "a zeroed page of a table": (zeroed_table, "chroma.sqlite3: integrity_check"),
     "`chroma.sqlite3` cut in half": (builders.truncated_database, "opens"),
     "no `chroma.sqlite3`": (builders.no_database, "opens"),
     "the folder is gone": (shutil.rmtree, "opens"),
@@ -182,9 +198,9 @@ def test_what_it_cannot_see_it_sees_by_a_snapshot_when_nobody_wrote(
         damage(folder)
         assert path.read_bytes() != good
         os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns + 10**9))
-        asked = by_check(ask(config(folder), tmp_path / "scratch2", entry=entry))
-        assert wrong(asked.values()) == {}
-        assert asked[CHECK].asked, "of the other files"
+        others = by_check(ask(config(folder), tmp_path / "scratch2", entry=entry))
+        assert wrong(others.values()) == {}
+        assert others[CHECK].asked, "of the other files"
         os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
         found = wrong(ask(config(folder), tmp_path / "scratch3", entry=entry))
         assert list(found) == [CHECK]

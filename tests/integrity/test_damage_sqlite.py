@@ -248,7 +248,9 @@ def test_a_check_that_cannot_be_asked_is_an_error(path: Path, tmp_path: Path, sq
 
 def test_an_empty_database_is_an_error_unless_it_may_be(path: Path, tmp_path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
-        connection.executescript("DROP TABLE episodes; DROP TABLE projects; DROP TABLE gone;")
+        connection.executescript(
+            "DROP TABLE words; DROP TABLE episodes; DROP TABLE projects; DROP TABLE gone;"
+        )
     assert list(wrong(ask(config(path), tmp_path / "scratch"))) == ["has tables"]
     assert wrong(ask(config(path, may_be_empty=True), tmp_path / "scratch")) == {}
 

@@ -14,6 +14,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,7 @@ from safetake.sources.chroma.rowchecks import row_checks
 from safetake.sources.chroma.source import ChromaSource, require_folder
 from safetake.sources.sqlite import reading
 from safetake.sources.sqlite.header import read_header
+from safetake.sources.sqlite.soundness import structure
 from safetake.wording import size as sized
 
 if TYPE_CHECKING:
@@ -39,9 +41,10 @@ _RESTORE = "restore the store, or the collection, from the last proven snapshot"
 _NOT_ASKED = re.compile(r"(?P<name>.*?) \(not asked: (?P<why>.*)\)", re.DOTALL)
 _ONE_OF_BOTH = re.compile(r"(?P<what>\d+ ids have only one of both): (?P<ids>\[.*\])", re.DOTALL)
 _RECORD = re.compile(r"(?P<collection>.*): record (?P<id>'.*'|\".*\")", re.DOTALL)
-_OF_THE_COPY = re.compile(rf"/|^segments$|{re.escape(NAME)}: (?!integrity_check)")
+_OF_THE_COPY = re.compile(rf"/|^segments$|{re.escape(NAME)}: ")
 _MISSED = "not among its own nearest"
 _SHOWN = 300
+_CHECKED = f"{NAME}: integrity_check"
 _STRUCTURE = "structure of the folder"
 
 
@@ -55,6 +58,7 @@ def ask(config: ChromaConfig, asking: Asking) -> Asked:
             found.findings.append(_failed(asking.name, "held for a copy", str(error), error.hint))
         except SafetakeError as error:
             found.findings.append(_failed(asking.name, "opens", str(error), error.hint))
+            found.findings += _complaints(config.path / NAME, asking)
         except OSError as error:
             where = error.filename or config.path
             hint = "check the disk and its kernel log, and the room in the scratch folder"
@@ -65,6 +69,19 @@ def ask(config: ChromaConfig, asking: Asking) -> Asked:
 
         ask_server(config, asking, found)
     return found
+
+
+def _complaints(path: Path, asking: Asking) -> Iterator[Finding]:
+    """What SQLite says of a database from which no copy could be captured, as far as it opens."""
+    try:
+        with reading.reading(path, read_header(path), BUSY_SECONDS) as connection:
+            reading.copy_held(path, connection, copy := asking.scratch / "damaged.sqlite3")
+        with reading.copied(copy) as connection:
+            found = structure(connection, asking.name, _CHECKED, "integrity_check")
+    except (SafetakeError, OSError):
+        return  # that it does not open is told already
+    if not found.ok:
+        yield replace(found, hint=_RESTORE)
 
 
 def _failed(name: str, check: str, detail: str, hint: str) -> Finding:
@@ -98,9 +115,13 @@ def _folder(config: ChromaConfig, folder: Path, asking: Asking, found: Asked) ->
     }
     found.facts["queue"] = facts["queue"]
     with reading.copied(copy / NAME) as connection:
+        checked = structure(connection, asking.name, _CHECKED, "integrity_check")
+        found.findings.append(replace(checked, hint=_RESTORE))
         found.findings += row_checks(connection, asking.name)
     found.findings += _positions(copy, facts, asking.name)
-    found.findings += _as_findings(questions(copy, entry), names, asking.name)
+    found.findings += _as_findings(
+        questions(copy, entry), names, asking.name, damaged=not checked.ok
+    )
     found.findings += rot.unchanged(folder, entry, asking)
 
 
@@ -158,11 +179,15 @@ def _named(text: str, names: Mapping[str, str]) -> str:
     return text
 
 
-def _as_findings(checks: list[Check], names: Mapping[str, str], name: str) -> Iterator[Finding]:
+def _as_findings(
+    checks: list[Check], names: Mapping[str, str], name: str, *, damaged: bool
+) -> Iterator[Finding]:
     missed: list[str] = []
     records: dict[str, list[str]] = {}
     asked = 0
     for check in checks:
+        if check.name == _CHECKED or (damaged and check.name == NAME):
+            continue  # asked already, with every line of the answer
         if match := _NOT_ASKED.fullmatch(check.name):
             yield not_asked(name, match["name"], match["why"])
             continue

@@ -189,30 +189,34 @@ def _structure(connection: apsw.Connection, asking: Asking, found: Asked, *, ful
         hint = "`--full` asks it now; `safetake verify` asks it of the newest snapshot"
         found.findings.append(not_asked(name, "integrity_check", detail, hint))
     check = "integrity_check" if full else "quick_check"
+    if full and connection.readonly("main"):
+        why = "this user may not write the database, and SQLite then leaves them out"
+        found.findings.append(not_asked(name, "CHECK constraints", why))
+    finding = structure(connection, name, check, check)
+    found.findings.append(finding)
+    return finding.ok
+
+
+def structure(connection: apsw.Connection, source: str, check: str, pragma: str) -> Finding:
+    """What `integrity_check` or `quick_check` says, all lines of it, as the finding `check`."""
     lines: list[str] = []
     try:
-        for row in connection.execute(f"PRAGMA {check}({MOST_COMPLAINTS})"):
+        for row in connection.execute(f"PRAGMA {pragma}({MOST_COMPLAINTS})"):
             lines += [line for line in str(row[0]).split("\n") if not line.startswith("***")]
     except apsw.SQLError as error:
         if str(error).startswith(_APPLICATION_ONLY):
             why = f"{error}: only the application has it"
-            found.findings.append(not_asked(name, check, why, "its own start-up check can ask"))
-            return True
+            return not_asked(source, check, why, "its own start-up check can ask")
         lines.append(f"cannot be asked to its end: {error}")
     except (apsw.Error, UnicodeDecodeError) as error:
         lines.append(f"cannot be asked to its end: {error}")
-    if full and connection.readonly("main"):
-        why = "this user may not write the database, and SQLite then leaves them out"
-        found.findings.append(not_asked(name, "CHECK constraints", why))
     if lines == ["ok"]:
-        found.findings.append(Finding(name, check, True))
-        return True
+        return Finding(source, check, True)
     count, ids = offenders(line[:_SHOWN] for line in lines)
     more = "at least " if count >= MOST_COMPLAINTS else ""
     first = ids[0] if ids else "it said nothing, not even ok"
     text = f"{more}{count} problem{'s' * (count != 1)}: {first}"
-    found.findings.append(Finding(name, check, False, "error", text, ids, _RESTORE))
-    return False
+    return Finding(source, check, False, "error", text, ids, _RESTORE)
 
 
 def _references(connection: apsw.Connection, tables: list[str], name: str, found: Asked) -> None:
