@@ -54,7 +54,7 @@ class Record:
     previous: tuple[str, ...]
     """The heads that it follows, sorted: several when two machines wrote at once."""
     kind: str
-    """backup verify check integrity prune copy restore rows key unlock init daemon missed"""
+    """backup verify check integrity prune copy restore rows drill key unlock init daemon missed"""
     job: str
     """Empty when it was no job."""
     started_ns: int
