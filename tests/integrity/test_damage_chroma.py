@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import struct
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import apsw
 import pytest
 
 from safetake.config import ChromaConfig
+from safetake.errors import SafetakeError
 from safetake.sources import hotcopy
 from safetake.sources.chroma import hnsw, proof
 from safetake.sources.chroma.pieces import stat_key
@@ -208,6 +211,41 @@ def test_what_it_cannot_see_it_sees_by_a_snapshot_when_nobody_wrote(
     finally:
         path.write_bytes(good)
         os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+
+
+@pytest.mark.parametrize("damage", [one for one, _ in SEEN.values()], ids=SEEN)
+def test_a_backup_of_it_ends_in_words(folder: Path, tmp_path: Path, damage: Any) -> None:
+    damage(folder)
+    if folder.exists():
+        settle(folder)
+    with suppress(SafetakeError):  # anything else is a crash
+        take(folder, tmp_path / "scratch").repository.close()
+
+
+@pytest.mark.usefixtures("without_chromadb")
+def test_no_flipped_bit_makes_it_fail_otherwise_than_by_a_finding(
+    folder: Path, tmp_path: Path
+) -> None:
+    chooser = random.Random(4)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    for number in range(40):
+        path = chooser.choice(files)
+        good = path.read_bytes()
+        if not good:
+            continue
+        data = bytearray(good)
+        for _ in range(chooser.randrange(1, 200)):
+            at = chooser.randrange(min(len(data), chooser.choice([200, 1 << 30])))
+            data[at] ^= 1 << chooser.randrange(8)
+        path.write_bytes(data)
+        settle(folder)
+        for finding in wrong(ask(config(folder), tmp_path / f"scratch{number}")).values():
+            assert finding.detail, finding
+        for left in folder.glob("chroma.sqlite3-*"):
+            left.unlink()
+        path.write_bytes(good)
+    settle(folder)
+    assert wrong(ask(config(folder), tmp_path / "last")) == {}
 
 
 def test_offenders_are_listed(folder: Path, tmp_path: Path) -> None:

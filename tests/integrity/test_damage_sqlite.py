@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import sqlite3
 import subprocess
@@ -96,6 +97,23 @@ def test_offenders_are_listed(path: Path, tmp_path: Path) -> None:
     ]
     assert found["check: orphaned episodes"].ids == ["3", "5"]
     assert found["check: orphaned episodes"].detail == "2 offenders"
+
+
+def test_no_flipped_bit_makes_it_fail_otherwise_than_by_a_finding(
+    path: Path, tmp_path: Path
+) -> None:
+    good = path.read_bytes()
+    chooser = random.Random(8)
+    for number in range(150):
+        data = bytearray(good)
+        for _ in range(chooser.randrange(1, 100)):
+            at = chooser.randrange(min(len(data), chooser.choice([100, 4096, 1 << 30])))
+            data[at] ^= 1 << chooser.randrange(8)
+        path.write_bytes(data)
+        for finding in wrong(ask(config(path, checks=[ORPHANS]), tmp_path / f"s{number}")).values():
+            assert finding.detail, finding
+        for left in path.parent.glob("projects.db-*"):
+            left.unlink()
 
 
 def test_many_offenders_are_counted_and_some_are_named(path: Path, tmp_path: Path) -> None:
