@@ -12,6 +12,7 @@ from safetake.cli.common import Command, Settings, pass_settings
 if TYPE_CHECKING:
     from datetime import tzinfo
 
+    from safetake.config import Config
     from safetake.operate.retention.decide import Group
     from safetake.operate.retention.report import PruneReport
 
@@ -27,8 +28,13 @@ _COLUMNS = 80
     default=None,
     help="With --simulate: over so many days (365).",
 )
+@click.option(
+    "--copy", "copy", metavar="NAME", help="The second repository [copies.NAME], by the same rules."
+)
 @pass_settings
-def command(settings: Settings, dry_run: bool, simulate: bool, days: int | None) -> int:
+def command(
+    settings: Settings, dry_run: bool, simulate: bool, days: int | None, copy: str | None
+) -> int:
     """Remove what [retention] does not keep, and the space that nothing uses.
 
     Counted back from the newest snapshot of each job, as restic's --keep-within-… does. Never
@@ -41,8 +47,8 @@ def command(settings: Settings, dry_run: bool, simulate: bool, days: int | None)
     if days is not None and not simulate:
         raise UsageError("--days goes with --simulate")
     if simulate:
-        if dry_run:
-            raise UsageError("--simulate reads and removes nothing: --dry-run does not go with it")
+        if dry_run or copy:
+            raise UsageError("--simulate reads no repository: give it alone, or with --days")
         return _simulated(settings, days or 365)
     from safetake.cli import output
     from safetake.cli.progress import Progress
@@ -50,12 +56,21 @@ def command(settings: Settings, dry_run: bool, simulate: bool, days: int | None)
     from safetake.operate.retention.run import run_prune
 
     config = settings.load()
+    pruned = _second(config, copy) if copy is not None else config
     with recorded(config, "prune") as run:
         run.wanted = not dry_run
-        with settings.open(config) as repository, Progress(settings.quiet) as progress:
-            run.repository = repository
-            report = run_prune(config, repository, dry_run=dry_run, progress=progress)
+        with settings.open(pruned) as repository, Progress(settings.quiet) as progress:
+            if copy is None:  # else the record waits for a run that opens the first one
+                run.repository = repository
+            report = run_prune(pruned, repository, dry_run=dry_run, progress=progress)
         run.facts, run.exit_code = report.facts(), report.exit_code
+        if copy is not None:
+            # not of the first: its growth is worked out from what prunes have freed
+            run.facts = {
+                "copy": copy,
+                "copy_freed_bytes": run.facts.pop("freed_bytes"),
+                **run.facts,
+            }
         run.error = "; ".join(report.held)
     if settings.json:
         output.document(report.as_dict())
@@ -65,6 +80,16 @@ def command(settings: Settings, dry_run: bool, simulate: bool, days: int | None)
     if not settings.quiet:
         _print(report)
     return report.exit_code
+
+
+def _second(config: Config, name: str) -> Config:
+    """The configuration with a second repository in the place of the first."""
+    from safetake.cli.common import choose
+
+    (name,) = choose([name], list(config.copies), "copy")
+    # of the first: whether this one may be pruned, its storage says
+    retention = config.retention.model_copy(update={"append_only": False})
+    return config.model_copy(update={"repository": config.copies[name], "retention": retention})
 
 
 def _print(report: PruneReport) -> None:

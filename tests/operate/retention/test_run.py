@@ -261,3 +261,20 @@ def test_the_facts_are_small(place: Path) -> None:
     repository, _ = filled(place, 5)
     facts = run_prune(configured(place), repository).facts()
     assert len(json.dumps(facts)) < 2000
+
+
+def test_a_second_repository_is_pruned_by_the_same_rules(command: Workplace) -> None:
+    path = command.folder / "safetake.toml"
+    path.write_text(
+        path.read_text()
+        + 'append_only = true\n[copies.second]\nlocation = "second"\npassword_file = "password"\n'
+    )
+    command.run("copy", "second", "--init")
+    message, hint = command.error("prune", code=1)
+    assert "append-only" in message
+    assert hint
+    found = command.json("prune", "--copy", "second")
+    assert (found["removed"], found["kept"]) == (5, 3)
+    assert len(command.json("snapshots")) == 8
+    message, _ = command.error("prune", "--copy", "secnd", code=2)
+    assert message.startswith("there is no copy 'secnd' (did you mean 'second'?)")
