@@ -270,7 +270,10 @@ def test_what_was_not_delivered_is_told_and_fails_nothing(
     assert "metrics did not reach the textfile" in warnings
     assert "notifying by json failed" in warnings
     assert "geheim" not in warnings
-    assert [record.exit_code for record in History(config).records()] == [1]
+    (record,) = History(config).records()
+    assert record.exit_code == 1
+    found = status(config).as_dict()["history"]
+    assert found == {"records": 1, "heads": [record.id], "unpushed": 1}
 
 
 def test_nothing_of_what_follows_a_run_reaches_its_end(

@@ -151,6 +151,9 @@ def _repository(status: Status) -> None:
     for name, copy in status.copies.items():
         there = f"{size(copy.bytes or 0)}, {copy.snapshots} snapshots"
         pairs.append((f"copy {name}", there if copy.reachable else "cannot be reached"))
+    if status.heads:
+        ends = ", ".join(head[:16] for head in status.heads[:2])
+        pairs.append(("history", f"{status.records} records, the chain ends with {ends}"))
     output.fields(pairs)
 
 

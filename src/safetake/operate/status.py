@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetake.clock import go_time
 from safetake.operate import objectives
+from safetake.operate.history.chain import heads
 from safetake.operate.objectives import SourceState
 from safetake.snapshots import RUNGS
 
@@ -62,6 +63,9 @@ class Status:
     rate: str = ""
     """What predictions are made from; empty: nothing was measured."""
     unpushed: int = 0
+    records: int = 0
+    heads: list[str] = field(default_factory=list)
+    """Where the chain of the history ends: what can be published."""
     broken: list[str] = field(default_factory=list)
     """Objectives that are not met."""
     warnings: list[str] = field(default_factory=list)
@@ -89,7 +93,11 @@ class Status:
             "system": None if system is None else self._source(system),
             "predicted_from": self.rate,
             "jobs": {job.name: _job(job) for job in self.jobs},
-            "unpushed_records": self.unpushed,
+            "history": {
+                "records": self.records,
+                "heads": self.heads,
+                "unpushed": self.unpushed,
+            },
             "broken": self.broken,
             "warnings": self.warnings,
         }
@@ -138,6 +146,7 @@ def look(config: Config, history: History, *, reachable: str = "") -> Status:
     if status.place.free_bytes is not None:
         status.full_ns = objectives.full_ns(status.place.free_bytes, growth, now_ns)
     status.unpushed = history.unpushed()
+    status.records, status.heads = len(records), heads(records)
     status.broken = list(_broken(status))
     status.warnings = list(_warnings(config, status, records, snapshots))
     status.warnings += [f"history: {text}" for text in history.trouble]
@@ -199,7 +208,6 @@ def _system(
 def _jobs(config: Config, records: Sequence[Record], now_ns: int) -> Iterator[JobStatus]:
     from safetake.operate.schedule import Schedule
 
-    begin_ns = min((record.started_ns for record in records), default=now_ns)
     for name, job in config.jobs.items():
         own = [record for record in records if record.job == name]
         runs = [record for record in own if record.kind != "missed"]
@@ -207,7 +215,7 @@ def _jobs(config: Config, records: Sequence[Record], now_ns: int) -> Iterator[Jo
         status.last_good_ns = max((record.ended_ns for record in runs if record.ok), default=0)
         if job.schedule is not None:
             status.next_ns = Schedule(job.schedule, job.timezone).after(now_ns)
-            due = objectives.due(job, own, begin_ns)
+            due = objectives.due(name, job, records, now_ns)
             status.overdue = due is not None and now_ns > due.overdue_ns
         yield status
 
