@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetake import __version__
 from safetake.clock import go_time, now_ns
-from safetake.counts import LOST, counts_of, losses
+from safetake.counts import LOST, counts_of, losses, shrink_limit
 from safetake.errors import BarrierTimeoutError, SafetakeError, SourceError, UsageError
 from safetake.hostname import host_name
 from safetake.model import CaptureContext, Captured, Cut, Node, Parent, Progress, Session, Source
@@ -47,7 +47,6 @@ from safetake.snapshots import (
 
 if TYPE_CHECKING:
     from safetake.config import BarrierConfig, Config
-    from safetake.configjobs import DriftGuard
     from safetake.repository import Repository
     from safetake.repository.writer import RepositoryWriter
 
@@ -179,7 +178,7 @@ def run_backup(
             barrier=config.barrier,
             job=job or "",
             progress=progress,
-            guards={name: config.guard(name) for name in names},
+            shrink={name: shrink_limit(config, name) for name in names},
         )
 
 
@@ -190,11 +189,11 @@ def take_snapshot(
     barrier: BarrierConfig,
     job: str = "",
     progress: Progress | None = None,
-    guards: Mapping[str, DriftGuard] | None = None,
+    shrink: Mapping[str, float | None] | None = None,
 ) -> BackupReport:
     """`run_backup` on an open repository (a daemon opens once)."""
     with snapshot_taken(
-        repository, sources, barrier=barrier, job=job, progress=progress, guards=guards
+        repository, sources, barrier=barrier, job=job, progress=progress, shrink=shrink
     ) as report:
         return report
 
@@ -213,11 +212,11 @@ def snapshot_taken(
     progress: Progress | None = None,
     after_cut: AfterCut | None = None,
     eager: Collection[str] = (),
-    guards: Mapping[str, DriftGuard] | None = None,
+    shrink: Mapping[str, float | None] | None = None,
 ) -> Iterator[BackupReport]:
     """A durable snapshot whose sessions stay open while the block runs.
 
-    A source that lost more than its guard allows since the snapshot before says so in its notes.
+    A source that lost its share of `shrink` since the snapshot before says so in its notes.
 
     `after_cut` is called right after the stores were let go; when it says False, or raises, the
     cut is of no use: it is taken again, or the snapshot fails and nothing of it is visible.
@@ -258,7 +257,7 @@ def snapshot_taken(
             )
         types = {source.name: source.type for source in sources}
         for name, found in captured.items():
-            found.notes += _lost(types[name], parents.get(name), found, (guards or {}).get(name))
+            found.notes += _lost(types[name], parents.get(name), found, (shrink or {}).get(name))
             found.facts["type"] = types[name]
         clock.enter("commit")
         parent_ids = sorted({str(parent.entry["snapshot"]) for parent in parents.values()})
@@ -372,15 +371,15 @@ def _parents(repository: Repository, sources: list[Source]) -> dict[str, Parent]
     return found
 
 
-def _lost(kind: str, parent: Parent | None, found: Captured, guard: DriftGuard | None) -> list[str]:
+def _lost(kind: str, parent: Parent | None, found: Captured, share: float | None) -> list[str]:
     """What the source lost since the snapshot before, for people."""
-    if guard is None or guard.shrink is None or parent is None:
+    if share is None or parent is None:
         return []
     before = counts_of(kind, parent.entry.get("facts") or {})
     now = counts_of(kind, found.facts)
     if before is None or now is None:
         return []
-    told = [f"{LOST}: {loss}" for loss in losses(before, now, guard.shrink)]
+    told = [f"{LOST}: {loss}" for loss in losses(before, now, share)]
     return told[:_LOSSES] + (
         [f"{LOST}: … {len(told) - _LOSSES} more"] if len(told) > _LOSSES else []
     )
