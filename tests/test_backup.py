@@ -12,7 +12,7 @@ import pytest
 
 from safetake.backup import chosen_sources, take_snapshot
 from safetake.config import BarrierConfig, Config, FilesConfig, RepositoryConfig
-from safetake.configjobs import DriftGuard, JobConfig
+from safetake.configjobs import JobConfig
 from safetake.errors import (
     BarrierTimeoutError,
     RepositoryLockedError,
@@ -297,13 +297,13 @@ def test_stored_bytes_are_counted(base: Path, repository: Repository) -> None:
 def test_a_source_that_lost_most_of_it_says_so(base: Path, repository: Repository) -> None:
     path = base / "a.db"
     database(path, rows=100)
-    guards, source = {"projects": DriftGuard()}, sqlite_source("projects", path)
-    first = take_snapshot(repository, [source], barrier=BARRIER, guards=guards)
+    shrink, source = {"projects": 0.5}, sqlite_source("projects", path)
+    first = take_snapshot(repository, [source], barrier=BARRIER, shrink=shrink)
     assert first.sources["projects"].notes == []
     with sqlite3.connect(path) as db:
         db.execute("DELETE FROM episodes WHERE id > 10")
     db.close()
-    second = take_snapshot(repository, [source], barrier=BARRIER, guards=guards)
+    second = take_snapshot(repository, [source], barrier=BARRIER, shrink=shrink)
     assert second.sources["projects"].notes == [
         "since the snapshot before: episodes: 100 rows became 10",
         "since the snapshot before: 100 rows became 10",
@@ -312,6 +312,5 @@ def test_a_source_that_lost_most_of_it_says_so(base: Path, repository: Repositor
     with sqlite3.connect(path) as db:
         db.execute("DELETE FROM episodes")
     db.close()
-    quiet = {"projects": DriftGuard(shrink=0)}
-    third = take_snapshot(repository, [source], barrier=BARRIER, guards=quiet)
+    third = take_snapshot(repository, [source], barrier=BARRIER, shrink={"projects": None})
     assert third.sources["projects"].notes == []

@@ -21,7 +21,6 @@ from safetake.configdrill import BUILT_IN, DrillConfig
 from safetake.configjobs import (
     DaemonConfig,
     DriftConfig,
-    DriftGuard,
     IntegrityConfig,
     JobConfig,
     MetricsConfig,
@@ -404,14 +403,6 @@ class Config(Section):
     notify: NotifyConfig = NotifyConfig()
     kubernetes: KubernetesConfig = KubernetesConfig()
     drill: DrillConfig = DrillConfig()
-
-    def guard(self, name: str) -> DriftGuard:
-        """The limits of drift for one source. What may be empty may shrink, unless it has limits of
-        its own."""
-        if name in self.drift.sources:
-            return self.drift.sources[name]
-        may_shrink = getattr(self.sources[name], "may_be_empty", False)
-        return self.drift.model_copy(update={"shrink": None}) if may_shrink else self.drift
 
     @model_validator(mode="after")
     def _agree(self) -> Config:

@@ -162,6 +162,19 @@ def losses(before: Counts, after: Counts, share: float) -> list[Loss]:
     return found
 
 
+def shrink_limit(config: Any, name: str) -> float | None:
+    """The share of a source's content whose loss is a finding; None: not asked.
+
+    What may be empty may shrink, unless it has limits of its own. `config` is the whole
+    configuration, or what `ahead` kept of one: values without methods.
+    """
+    drift = config.drift
+    if name not in drift.sources and getattr(config.sources[name], "may_be_empty", False):
+        return None
+    share: float | None = drift.sources.get(name, drift).shrink
+    return share
+
+
 def _fell(before: int, after: int, share: float) -> bool:
     lost = before - after
     return lost >= LEAST and lost >= share * before

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from safetake.clock import go_time
 from safetake.clock import now_ns as clock_now_ns
 from safetake.config import ChromaConfig, FilesConfig, SqliteConfig
-from safetake.counts import LEAST, Loss, losses
+from safetake.counts import LEAST, Loss, losses, shrink_limit
 from safetake.errors import DamagedError, SafetakeError
 from safetake.findings import KEPT_IDS, Finding, not_asked
 from safetake.integrity.accepted import accept, accepted
@@ -23,7 +23,6 @@ from safetake.integrity.turned import Turned, turned_files, turned_pages
 
 if TYPE_CHECKING:
     from safetake.config import Config, SourceConfig
-    from safetake.configjobs import DriftGuard
     from safetake.model import Node, Reader
     from safetake.repository import Repository
 
@@ -62,19 +61,19 @@ def check_drift(
         for name in names:
             source = config.sources[name]
             base = bases.of(name, source.type, there.get(name))
-            guard = config.guard(name)
-            findings += _counted(name, source, base, guard)
-            findings.append(_measured(name, source, base, guard, bases))
+            findings += _counted(name, source, base, shrink_limit(config, name))
+            limit = config.drift.sources.get(name, config.drift).incompressible
+            findings.append(_measured(name, source, base, limit, bases))
     return findings
 
 
-def _counted(name: str, source: SourceConfig, base: Base, guard: DriftGuard) -> Iterator[Finding]:
+def _counted(name: str, source: SourceConfig, base: Base, share: float | None) -> Iterator[Finding]:
     why = ""
-    if guard.shrink is None:
+    if share is None:
         why = OFF
     elif base.counts is None:
         why = "there is no snapshot of it yet" if not base.snapshots else "no snapshot counted it"
-    if why or base.counts is None or guard.shrink is None:
+    if why or base.counts is None or share is None:
         yield from (not_asked(name, check, why) for check in (VANISHED, SHRUNK))
         return
     try:
@@ -84,7 +83,7 @@ def _counted(name: str, source: SourceConfig, base: Base, guard: DriftGuard) -> 
         yield not_asked(name, VANISHED, "it cannot be counted")
         yield Finding(name, SHRUNK, False, detail=detail, hint=error.hint)
         return
-    found = losses(base.counts, now, guard.shrink)
+    found = losses(base.counts, now, share)
     gone = [loss for loss in found if loss.vanished]
     fell = [loss for loss in found if not loss.vanished]
     since = f"since {go_time(base.since_ns)[:19]}Z"
@@ -115,10 +114,10 @@ def _finding(
 
 
 def _measured(
-    name: str, source: SourceConfig, base: Base, guard: DriftGuard, bases: Bases
+    name: str, source: SourceConfig, base: Base, limit: float | None, bases: Bases
 ) -> Finding:
     """Whether content that replaced other content compresses as that did."""
-    if guard.incompressible is None:
+    if limit is None:
         return not_asked(name, TURNED, OFF)
     if base.oldest is None:
         return not_asked(name, TURNED, "there is no snapshot to compare with")
@@ -132,7 +131,7 @@ def _measured(
     if found is None:
         return not_asked(name, TURNED, "values of this kind of store are not measured")
     seen = f"against snapshot {snapshot.id[:8]}"
-    if found.turned < LEAST or found.share < guard.incompressible:
+    if found.turned < LEAST or found.share < limit:
         detail = f"{found.judged:,} {found.what} replaced {seen}, {found.turned:,} hardly compress"
         return Finding(name, TURNED, True, detail=detail)
     return Finding(
