@@ -43,7 +43,6 @@ COMMANDS = {
     "copy": "Copy snapshots into a second repository.",
     "run": "Run jobs when they are due, or one job now.",
     "notify": "Who hears of failures: try it, see how delivery goes.",
-    "run": "Run jobs when they are due, or one job now.",
     "services": "The applications that use the data.",
     "systemd": "Write units of systemd that run the jobs.",
     "kubernetes": "Render the configuration as objects of Kubernetes.",
