@@ -220,3 +220,12 @@ def test_every_key_of_the_reference_is_kept(tmp_path: Path) -> None:
     (text,) = re.findall(r"```toml\n(.*?)```", REFERENCE.read_text(encoding="utf-8"), re.DOTALL)[:1]
     config = configfile.parse(text, tmp_path / "safetake.toml")
     assert same(ahead._decoded(ahead._encoded(config)), config)
+
+
+def test_every_module_that_checks_a_configuration_counts_for_what_is_kept() -> None:
+    code = "import sys, safetake.configfile, safetake.config\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    mine = {name.removeprefix("safetake.") for name in done.stdout.split() if "safetake." in name}
+    assert mine - {"configplace", "errors"} == {
+        name.removesuffix(".py") for name in ahead._CHECKERS
+    }

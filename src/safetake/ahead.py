@@ -36,7 +36,16 @@ _MAX_BYTES = 1 << 20
 _MAX_FILES = 16
 _CHECKERS = tuple(
     f"{name}.py"
-    for name in ("config", "configbase", "configfile", "configjobs", "configkube", "wording")
+    for name in (
+        "config",
+        "configbase",
+        "configdrill",
+        "configfile",
+        "configjobs",
+        "configkube",
+        "ids",
+        "wording",
+    )
 )
 _OTHERS_HOME = re.compile(r"~[^/\"'\s]")
 _REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
