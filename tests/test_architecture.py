@@ -14,7 +14,7 @@ LAYERS = (
     {"cli"},
     {"demo"},
     {"operate"},
-    {"drill"},
+    {"drill", "kit"},
     {"recovery", "integrity"},
     {"backup", "proof"},
     {"restore"},

@@ -47,6 +47,7 @@ COMMANDS = {
     "systemd": "Write units of systemd that run the jobs.",
     "kubernetes": "Render the configuration as objects of Kubernetes.",
     "doctor": "Look for problems of the set-up.",
+    "kit": "Print the recovery kit, or check that it is enough.",
     "key": "Manage the repository's passwords.",
     "unlock": "Remove locks that crashed processes left.",
     "demo": "The whole story on a throw-away application.",

@@ -1,0 +1,5 @@
+"""The small real set-up of the command line's tests."""
+
+from tests.cli.conftest import _template, workplace
+
+__all__ = ["_template", "workplace"]
