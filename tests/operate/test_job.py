@@ -88,7 +88,7 @@ def test_a_store_that_is_free_in_time_makes_it_a_success(place: Place) -> None:
         assert process.stderr is not None
         assert "attempt 1" in process.stderr.readline()
         writer.execute("ROLLBACK")
-        process.communicate(timeout=90)
+        process.communicate(timeout=200)
     assert process.returncode == 0
     (record,) = place.records()
     assert record.ok
@@ -127,7 +127,7 @@ def test_it_waits_for_the_other_one(place: Place) -> None:
         assert process.stderr is not None
         assert "waiting" in process.stderr.readline()
         assert place.repository_locks() == []
-    process.communicate(timeout=90)
+    process.communicate(timeout=200)
     assert process.returncode == 0
 
 
@@ -226,7 +226,7 @@ def test_a_graceful_stop_is_recorded_and_leaves_no_lock(place: Place, number: in
     with place.busy():
         process = hanging(place)
         process.send_signal(number)
-        _, said = process.communicate(timeout=90)
+        _, said = process.communicate(timeout=200)
     assert process.returncode == 130
     assert "interrupted" in said
     assert place.repository_locks() == []
@@ -251,7 +251,7 @@ def test_a_lock_that_a_killed_attempt_left_is_in_nobodys_way(place: Place) -> No
         process = hanging(place)
         (attempt,) = _children(process.pid)
         os.kill(attempt, signal.SIGKILL)
-        _, said = process.communicate(timeout=90)
+        _, said = process.communicate(timeout=200)
     assert process.returncode == 1
     assert "SIGKILL" in said
     assert not process_exists(attempt)

@@ -27,7 +27,7 @@ from safetake.repository import Repository, keys
 from safetake.storage import LocalStorage
 
 PASSWORD = "the password of the test"
-PATIENCE_S = 90.0
+PATIENCE_S = 200.0
 BASE = """
 [repository]
 location = "repo"
