@@ -88,9 +88,7 @@ def says(config: Config, seen: View, now_ns: int) -> dict[str, Any]:
         "good": {kind: newest(kind=kind, ok=True) for kind in kinds},
         "jobs": {name: newest(job=name, kind=job.kind) for name, job in config.jobs.items()},
         "due": {
-            name: objectives.due(
-                job, [r for r in seen.records if r.job == name], seen.begin_ns or now_ns
-            )
+            name: objectives.due(name, job, seen.records, now_ns)
             for name, job in config.jobs.items()
         },
     }

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from safetake.operate.schedule import Schedule
+from safetake.operate.timetable import timing
 from safetake.snapshots import FAILED, RUNGS, STORED
 
 if TYPE_CHECKING:
@@ -243,23 +244,39 @@ class Due:
     """From here on it is overdue: delay at the start and twice its last length are allowed for."""
 
 
-def due(job: JobConfig, records: Iterable[Record], since_ns: int) -> Due | None:
-    """When a job is due, from its own `records`; one that has never run, since `since_ns`.
+def due(
+    name: str, job: JobConfig, records: Sequence[Record], never_ns: int, floor_ns: int = 0
+) -> Due | None:
+    """When a job is due: after its last run, and not by times that it did not have yet.
 
-    None: it has no schedule, or its schedule never comes.
+    `records` are those of all jobs. What has never run, and no daemon has known, counts from
+    `never_ns`; nothing counts from before `floor_ns`. None: it has no schedule, or its schedule
+    never comes.
     """
     if job.schedule is None:
         return None
-    base, length = since_ns, min(job.timeout, _UNKNOWN_RUN_S)
+    length = min(job.timeout, _UNKNOWN_RUN_S)
+    base = max(floor_ns, known_since(name, job, records))
     for record in records:
-        if record.kind == "missed":
+        if record.job == name and record.kind == "missed":
             base = max(base, record.ended_ns)
-        else:
+        elif record.job == name:
             base, length = max(base, record.started_ns), record.seconds
-    at = Schedule(job.schedule, job.timezone).after(base)
+    at = Schedule(job.schedule, job.timezone).after(base or never_ns)
     if at is None:
         return None
     return Due(at, at + round((job.jitter + _GRACE_S + 2 * length) * 1e9))
+
+
+def known_since(name: str, job: JobConfig, records: Iterable[Record]) -> int:
+    """Since when the daemons know the job with the times that it has now; 0: they do not."""
+    since = 0
+    for record in records:
+        jobs = record.facts.get("jobs") if record.kind == "daemon" else None
+        if isinstance(jobs, dict):
+            known = jobs.get(name) == timing(job)
+            since = (since or record.ended_ns) if known else 0
+    return since
 
 
 # --------------------------------------------------------------------------------- repository

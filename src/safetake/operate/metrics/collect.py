@@ -45,7 +45,7 @@ def collect(config: Config, history: History, deliveries: Deliveries) -> Samples
     begin_ns = seen.begin_ns or now_ns
     samples.seconds("safetake_history_begin_timestamp_seconds", begin_ns)
     collect_jobs(samples, config, seen)
-    _due(samples, config, records, begin_ns)
+    _due(samples, config, records, now_ns)
     _sources(samples, config, records, snapshots)
     _repositories(samples, config, seen, now_ns)
     _work(samples, config, records)
@@ -55,10 +55,9 @@ def collect(config: Config, history: History, deliveries: Deliveries) -> Samples
     return samples
 
 
-def _due(samples: Samples, config: Config, records: Sequence[Record], begin_ns: int) -> None:
+def _due(samples: Samples, config: Config, records: Sequence[Record], now_ns: int) -> None:
     for name, job in config.jobs.items():
-        own = [record for record in records if record.job == name]
-        found = objectives.due(job, own, begin_ns)
+        found = objectives.due(name, job, records, now_ns)
         if found is not None:
             labels = {"job_name": name, "kind": job.kind}
             samples.seconds("safetake_job_next_scheduled_timestamp_seconds", found.at_ns, **labels)

@@ -21,8 +21,7 @@ def late(config: Config, history: History, since_ns: int, now_ns: int) -> dict[s
     records = history.records()
     found: dict[str, str] = {}
     for name, job in config.jobs.items():
-        own = [record for record in records if record.job == name]
-        when = due(job, own, since_ns)
+        when = due(name, job, records, since_ns, floor_ns=since_ns)
         if when is not None and when.overdue_ns < now_ns:
             at = words.moment(config, when.at_ns)
             found[name] = f"The job {name} was due {at}, and has not run."
