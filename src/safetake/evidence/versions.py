@@ -31,10 +31,11 @@ def versions(libraries: Iterable[str] = LIBRARIES) -> dict[str, str]:
 def place() -> tuple[str, str]:
     """(host, user) of this process."""
     import getpass
-    import socket
+
+    from safetake.hostname import host_name
 
     try:
         user = getpass.getuser()
     except (OSError, KeyError):  # no name for this number, as in containers
         user = str(os.getuid())
-    return socket.gethostname(), user
+    return host_name(), user

@@ -5,10 +5,11 @@ Nothing here waits, tries again or watches the time: that is `operate.job`'s.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from safetake.errors import SnapshotNotFoundError
+from safetake.errors import SafetakeError, SnapshotNotFoundError
 
 if TYPE_CHECKING:
     from safetake.config import Config
@@ -80,8 +81,13 @@ def _check(config: Config, name: str, job: JobConfig, run: Run, opened: Opener) 
 def _integrity(config: Config, name: str, job: JobConfig, run: Run, opened: Opener) -> None:
     from safetake.integrity import run_integrity
 
-    with opened() as repository:
-        report = run_integrity(config, job.sources or None, repository)
+    with contextlib.ExitStack() as stack:
+        repository, why = None, ""
+        try:
+            repository = stack.enter_context(opened())
+        except SafetakeError as error:  # the live stores are asked all the same
+            why = f"the repository does not open: {error}"
+        report = run_integrity(config, job.sources or None, repository, no_repository=why)
     run.exit_code = report.exit_code
     run.facts |= report.brief()
     if report.exit_code:
@@ -99,6 +105,7 @@ def _prune(config: Config, name: str, job: JobConfig, run: Run, opened: Opener) 
         report = run_prune(config, repository)
     run.exit_code = report.exit_code
     run.facts |= report.facts()
+    run.error = "; ".join(report.held)
 
 
 def _copy(config: Config, name: str, job: JobConfig, run: Run, opened: Opener) -> None:
