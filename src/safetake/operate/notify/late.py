@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from safetake.operate.notify import words
 from safetake.operate.objectives import due, source_states
+from safetake.operate.past import view
 from safetake.wording import duration
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ _GRACE_S = 600.0
 
 def late(config: Config, history: History, since_ns: int, now_ns: int) -> dict[str, str]:
     """By job or source: why. What has never run is counted from `since_ns`."""
-    records = history.records()
+    records = view(history).records
     found: dict[str, str] = {}
     for name, job in config.jobs.items():
         when = due(name, job, records, since_ns, floor_ns=since_ns)
