@@ -102,7 +102,9 @@ def test_what_a_power_cut_tore_is_cut_off_before_the_next_line(restores: Path) -
     journal.begin("safety")
     with (journal.folder / "journal").open("ab") as file:
         file.write(b'1234abcd {"done":"saf')
+    torn = (journal.folder / "journal").read_bytes()
     again = load(journal.folder)
+    assert (journal.folder / "journal").read_bytes() == torn, "a reader changed it"
     assert not again.step("safety")
     again.finish("safety")
     assert load(journal.folder).step("safety")

@@ -49,6 +49,9 @@ class Journal:
     """`committed` or `rolled back` once nothing is left to do."""
     reason: str = ""
     """Why it was rolled back."""
+    torn_at: int | None = None
+    """Where a torn last line begins: it is cut off before something is added, never by a reader,
+    since another process may be writing it."""
 
     @property
     def id(self) -> str:
@@ -89,6 +92,9 @@ class Journal:
         try:
             fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
+                if self.torn_at is not None:
+                    os.ftruncate(fd, self.torn_at)
+                    self.torn_at = None
                 _append(fd, line)
             finally:
                 os.close(fd)
@@ -186,23 +192,19 @@ def create(restores: Path, name: str, plan: dict[str, Any]) -> Journal:
 
 
 def load(folder: Path) -> Journal:
-    """A restore's journal; a torn end is cut off. Raises RestoreError."""
+    """A restore's journal, without a torn end. Raises RestoreError."""
     try:
         plan = json.loads((folder / _PLAN).read_text(encoding="utf-8"))
         path = folder / _JOURNAL
         data = path.read_bytes() if path.exists() else b""
         records, length = parse(data)
-        if length < len(data):
-            with path.open("r+b") as file:
-                file.truncate(length)
-                os.fsync(file.fileno())
     except (OSError, ValueError) as error:
         raise RestoreError(
             f"the journal {folder} cannot be read: {error}",
             hint="the safety snapshot is in the repository (`safetake snapshots`), and data that "
             "was replaced lies in `.safetake-restore-…` beside the live store",
         ) from error
-    journal = Journal(folder, plan)
+    journal = Journal(folder, plan, torn_at=length if length < len(data) else None)
     for record in records:
         journal._take(record)
     return journal

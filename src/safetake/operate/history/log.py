@@ -52,7 +52,7 @@ class _Kept:
 _KEPT: dict[Path, _Kept] = {}
 _READING = threading.Lock()
 _LOGS_KEPT = 2
-_MOST_KEPT = 50_000
+_MOST_KEPT = 5_000
 
 
 def _parsed(line: bytes) -> Record | None:

@@ -72,6 +72,9 @@ class UndoFile:
     batches: list[Batch] = field(default_factory=list)
     done: bool = False
     undone: bool = False
+    torn_at: int | None = None
+    """Where a torn last line begins: it is cut off before something is added, never by a reader,
+    since another process may be writing it."""
 
     @property
     def unfinished(self) -> bool:
@@ -132,6 +135,9 @@ class UndoFile:
         flags |= os.O_CREAT | os.O_EXCL if new else 0
         data = json.dumps(line, ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
         try:
+            if self.torn_at is not None:
+                os.truncate(self.path, self.torn_at)
+                self.torn_at = None
             with open(os.open(self.path, flags, 0o600), "wb") as file:  # noqa: PTH123
                 file.write(data)
                 file.flush()
@@ -147,7 +153,7 @@ class UndoFile:
 
 
 def read(path: Path) -> UndoFile:
-    """Read a file; a torn last line is cut off. Raises RestoreError."""
+    """Read a file, without a torn last line. Raises RestoreError."""
     found = UndoFile(path)
     try:
         data = path.read_bytes()
@@ -155,7 +161,7 @@ def read(path: Path) -> UndoFile:
         for line in data[:end].splitlines():
             _take(found, json.loads(line))
         if end < len(data):
-            os.truncate(path, end)
+            found.torn_at = end
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RestoreError(
             f"{path} cannot be read: {error}",
