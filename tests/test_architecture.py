@@ -13,6 +13,7 @@ LAYERS = (
     {"__main__"},
     {"cli"},
     {"demo"},
+    {"runbook"},
     {"operate"},
     {"drill", "kit"},
     {"recovery", "integrity"},

@@ -33,6 +33,7 @@ COMMANDS = {
     "check": "Check the repository itself.",
     "integrity": "Check the live data: each store, references between them, drift.",
     "drill": "Rehearse a disaster on isolated copies.",
+    "runbook": "Walk through an emergency recovery, step by step.",
     "evidence": "What proofs, restores and drills found.",
     "status": "Whether the objectives are met, and what is unsafe.",
     "history": "What ran, how it ended, and whether the record of it is whole.",

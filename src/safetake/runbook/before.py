@@ -1,0 +1,218 @@
+"""Steps 1 to 3: is there something to restore, how long may it take, what is lost by it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from safetake.clock import go_time, now_ns, parse_go_time
+from safetake.runbook.walk import AgainError, Found, Walk
+from safetake.wording import duration, seconds, size
+
+PROPOSED_RTO = "1h"
+"""Proposed where the configuration promises nothing; said to be a proposal."""
+_FAILED = "failed"
+
+
+def backups(walk: Walk) -> Found:
+    """1: list the snapshots, choose one, prove it."""
+    found = Found()
+    listed = _snapshots(walk)
+    if not listed:
+        found.check(walk.words("step1"), False, 1, 0)
+        walk.say("no_snapshots", place=walk.config.repository.location)
+        walk.say("hint", text=walk.words("no_snapshots_hint"))
+        raise walk.stopped()
+    newest = listed[-1]
+    age = duration(max(0, now_ns() - parse_go_time(newest["time"])) / 1e9)
+    walk.say(
+        "found_snapshots", count=len(listed), id=newest["short_id"], time=newest["time"][:19],
+        age=age, rung=newest["rung"],
+    )  # fmt: skip
+    refused = set(walk.journal.facts.get("refused", []))
+    while True:
+        chosen = _choose(walk, listed, refused)
+        level = walk.choose("q_level", ("open", "read", "skip"), "open")
+        if level == "skip":
+            found.state, found.detail = "unknown", walk.say(
+                "proof_skipped", id=chosen["short_id"], rung=chosen["rung"]
+            )  # fmt: skip
+            break
+        ran = walk.commands.run("verify", chosen["short_id"], "--level", level)
+        if ran.told and ran.code == 0:
+            found.detail = walk.say(
+                "proven", id=chosen["short_id"], rung=ran.document["rung"],
+                size=size(ran.document["bytes"]), seconds=duration(ran.seconds),
+            )  # fmt: skip
+            found.check(f"safetake verify {chosen['short_id']}", True, "ok", ran.document["rung"])
+            break
+        walk.say("not_proven", id=chosen["short_id"])
+        problems = ran.document["problems"] if ran.told else [ran.error]
+        walk.some([str(one) for one in problems])
+        refused.add(chosen["id"])
+        left = [one for one in listed if one["id"] not in refused]
+        what = walk.choose(
+            "q_not_proven",
+            ("older", "anyway", "stop") if left else ("anyway", "stop"),
+            "older" if left else "stop",
+        )
+        if what == "anyway":
+            found.check(f"safetake verify {chosen['short_id']}", False, "ok", problems[:5])
+            break
+        walk.journal.fact("refused", sorted(refused))
+    walk.journal.fact("snapshot", {key: chosen[key] for key in ("id", "short_id", "time")})
+    walk.journal.fact("in_snapshot", [path.lstrip("/") for path in chosen["paths"]])
+    return found
+
+
+def _snapshots(walk: Walk) -> list[dict[str, Any]]:
+    while True:
+        ran = walk.commands.run("snapshots")
+        if ran.told and isinstance(ran.document, list):
+            return [
+                one
+                for one in ran.document
+                if "safety" not in one["tags"] and "safetake" in one["tags"]
+            ]
+        walk.failure(ran)
+        walk.choose("q_unreadable", ("again", "stop"), "stop")
+
+
+def _choose(walk: Walk, listed: list[dict[str, Any]], refused: set[str]) -> dict[str, Any]:
+    good = [one for one in listed if one["id"] not in refused and one["rung"] != _FAILED]
+    default = (good or listed)[-1]["short_id"]
+
+    def matching(text: str) -> list[dict[str, Any]]:
+        return [one for one in listed if text and one["id"].startswith(text)]
+
+    def wrong(text: str) -> str:
+        return "" if len(matching(text)) == 1 else walk.words("no_such_snapshot", id=text)
+
+    if len(listed) > 1:
+        walk.some(
+            [f"  {one['short_id']}  {one['time'][:19]}  {one['rung']}" for one in listed[::-1]]
+        )
+    return matching(walk.text("q_snapshot", default, wrong, remember=not refused))[0]
+
+
+def target(walk: Walk) -> Found:
+    """2: what was promised, what was measured, and what is wanted now."""
+    found = Found()
+    ran = walk.commands.run("status")
+    promised: dict[str, float] = {}
+    if ran.told:
+        states = dict(ran.document["sources"])
+        if ran.document["system"] is not None:
+            states["system"] = ran.document["system"]
+        for name, state in states.items():
+            if state["rto_seconds"] is not None:
+                promised[name] = state["rto_seconds"]
+                walk.say(
+                    "objective", name=name, rto=duration(state["rto_seconds"]),
+                    measured=_span(walk, state["rto_measured_seconds"]),
+                    predicted=_span(walk, state["rto_predicted_seconds"]),
+                )  # fmt: skip
+        if not ran.document["predicted_from"]:
+            walk.say("nothing_measured")
+    else:
+        walk.failure(ran)
+    # sources come back together, so the smallest promise binds where there is none for all
+    binding = promised.get("system") or min(promised.values(), default=None)
+    default = PROPOSED_RTO if binding is None else f"{binding:g}s"
+    if binding is None:
+        found.state = "unknown"
+        found.detail = walk.say("no_objective", rto=PROPOSED_RTO)
+
+    def wrong(text: str) -> str:
+        try:
+            seconds(text)
+        except ValueError:
+            return walk.words("no_span", text=text)
+        return ""
+
+    rto = seconds(walk.text("q_rto", default, wrong))
+    ago = seconds(walk.text("q_began", "0s", wrong))
+    began_ns = int(walk.journal.plan["time_ns"] - ago * 1e9)
+    walk.journal.fact("rto_seconds", rto)
+    walk.journal.fact("began_ns", began_ns)
+    until = go_time(began_ns + int(rto * 1e9))[:19] + "Z"
+    said = walk.say("rto_set", rto=duration(rto), until=until)
+    if not walk.unattended:
+        found.state = "ok"  # a person said it
+    found.detail = said if found.state == "ok" else found.detail
+    return found
+
+
+def _span(walk: Walk, value: float | None) -> str:
+    return walk.words("not_known") if value is None else duration(value)
+
+
+def saved(walk: Walk) -> Found:
+    """3: what is there now, how it is saved, and what the restore will lose."""
+    found = Found()
+    snapshot = walk.journal.facts["snapshot"]
+    there = walk.journal.facts["in_snapshot"]
+    names = [name for name in there if name in walk.config.sources]
+    if not names:
+        walk.journal.fact("sources", [])
+        found.detail = walk.say("bare", sources=", ".join(there))
+        return found
+    if len(names) > 1:
+
+        def wrong(text: str) -> str:
+            unknown = [name for name in _names(text, names) if name not in names]
+            bad = unknown or ([text] if not text.strip() else [])
+            return walk.words("no_such_source", name=bad[0]) if bad else ""
+
+        walk.person.tell("  " + ", ".join(names))
+        names = _names(walk.text("q_sources", "all", wrong), names)
+    walk.journal.fact("sources", names)
+    while True:
+        ran = walk.commands.run("restore", snapshot["short_id"], *names, "--in-place", "--dry-run")
+        if ran.told:
+            break
+        walk.failure(ran)
+        what = walk.choose("q_not_possible", ("again", "older", "stop"), "stop")
+        if what == "older":
+            refuse(walk)
+    walk.some(_outlook(walk, ran.document))
+    found.detail = walk.say("will_save")
+    found.check("safetake restore --in-place --dry-run", True, "possible", "possible")
+    return found
+
+
+def refuse(walk: Walk) -> None:
+    """Go back to step 1 for another snapshot. Raises AgainError."""
+    refused = {*walk.journal.facts.get("refused", []), walk.journal.facts["snapshot"]["id"]}
+    walk.journal.fact("refused", sorted(refused))
+    raise AgainError((1, 3, 4, 5, 6, 7))
+
+
+def _names(text: str, names: list[str]) -> list[str]:
+    words = text.replace(",", " ").split()
+    return list(names) if words == ["all"] else list(dict.fromkeys(words))
+
+
+def _outlook(walk: Walk, plan: dict[str, Any]) -> list[str]:
+    lines = []
+    for name, source in plan["sources"].items():
+        if source["absent"]:
+            lines.append(walk.words("now_absent", name=name))
+        elif source["damaged"]:
+            lines.append(walk.words("now_damaged", name=name, why=source["damaged"]))
+        else:
+            lines.append(walk.words("now_there", name=name, size=size(source["bytes"])))
+    for name, source in plan["sources"].items():
+        for loss in source["losses"]:
+            counts = {key: loss[key] for key in ("newer", "changed", "missing")}
+            if loss["unknown"]:
+                why = loss["unknown"]
+                lines.append(walk.words("losses_unknown", name=name, what=loss["what"], why=why))
+            elif any(counts.values()):
+                lines.append(walk.words("losses", name=name, what=loss["what"], **counts))
+    if plan["stop"]:
+        lines.append(walk.words("services_stop", names=", ".join(plan["stop"])))
+    lines.append(
+        walk.words("expected", seconds=duration(plan["expected_seconds"]),
+                   basis=plan["expected_from"])
+    )  # fmt: skip
+    return [*lines, *(walk.words("status_warning", text=text) for text in plan["warnings"])]

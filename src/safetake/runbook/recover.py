@@ -1,0 +1,258 @@
+"""Steps 4 to 6: the restore, whose own journal ends what was interrupted; integrity; services."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetake.clock import parse_go_time
+from safetake.errors import RefusedError
+from safetake.runbook.before import refuse
+from safetake.runbook.walk import FAILED, UNKNOWN, Found, Walk
+from safetake.wording import duration
+
+if TYPE_CHECKING:
+    from safetake.recovery.journal import Journal
+    from safetake.runbook.commands import Ran
+
+_WAIT_S = 0.5
+
+
+def restore(walk: Walk) -> Found:
+    """4: the undoable restore, or the end of one that was interrupted."""
+    if not walk.journal.facts["sources"]:
+        return _beside(walk)
+    found = Found()
+    outcome = _interrupted(walk)
+    snapshot = walk.journal.facts["snapshot"]
+    names = walk.journal.facts["sources"]
+    while outcome is None:
+        answer = walk.choose("q_restore", ("yes", "stop"), "yes", id=snapshot["short_id"])
+        assert answer == "yes"
+        ran = walk.commands.run("restore", snapshot["short_id"], *names, "--in-place", "--yes")
+        outcome = _committed(walk, ran)
+        if outcome is None:
+            _again(walk)
+    walk.journal.fact("restore", outcome)
+    found.detail = walk.say(
+        "restored", id=snapshot["short_id"], restore=outcome["restore"][:8],
+        seconds=duration(outcome["seconds"]),
+    )  # fmt: skip
+    saved = sorted({one[:8] for one in outcome["safety"].values() if one})
+    if saved:
+        walk.say("saved_as", ids=", ".join(saved), restore=outcome["restore"][:8])
+    else:
+        walk.say("nothing_saved")
+    walk.some([walk.words("status_warning", text=text) for text in outcome["warnings"]])
+    found.check("safetake restore --in-place", True, "committed", outcome["ended"])
+    found.check("safety snapshots", True, None, outcome["safety"])
+    return found
+
+
+def _committed(walk: Walk, ran: Ran) -> dict[str, Any] | None:
+    if ran.told and ran.document.get("ended") == "committed":
+        return dict(ran.document)
+    if ran.error:
+        walk.failure(ran)
+    else:
+        walk.say("error", text=ran.document.get("reason", ""))
+        walk.some([str(text) for text in ran.document.get("problems", [])])
+    walk.say("restore_failed")
+    return None
+
+
+def _again(walk: Walk) -> None:
+    what = walk.choose("q_restore_failed", ("again", "older", "stop"), "stop")
+    if what == "older":
+        refuse(walk)
+
+
+def _interrupted(walk: Walk) -> dict[str, Any] | None:
+    """What became of a restore that an earlier process began: its outcome when it is committed."""
+    snapshot = walk.journal.facts["snapshot"]
+    for there in _journals(walk):
+        if not there.ended:
+            walk.say("open_restore", restore=there.id[:8], id=str(there.plan["snapshot"])[:8])
+            ours = there.plan["snapshot"] == snapshot["id"]
+            what = walk.choose(
+                "q_open_restore", ("resume", "rollback", "stop"), "resume" if ours else "rollback"
+            )
+            ran = walk.commands.run("restore", f"--{what}")
+            if what == "resume":
+                outcome = _committed(walk, ran)
+                if outcome is None:
+                    _again(walk)
+                elif ours:
+                    return outcome
+            elif ran.error:
+                walk.failure(ran)
+                raise walk.stopped()
+        elif (
+            there.ended == "committed"
+            and there.plan["snapshot"] == snapshot["id"]
+            and set(there.plan["sources"]) == set(walk.journal.facts["sources"])
+            and parse_go_time(there.plan["time"]) >= walk.journal.facts["step4_ns"]
+            and not there.plan.get("undo_of")
+            and there.id not in walk.journal.facts.get("undone", [])
+        ):
+            walk.say("ended_meanwhile")
+            return _outcome(there)
+    return None
+
+
+def _journals(walk: Walk) -> list[Journal]:
+    """Recovery's journals, the newest first, once nobody works on them."""
+    from safetake.recovery.inplace import restores_folder
+    from safetake.recovery.journal import journals, working
+
+    folder = restores_folder(walk.config)
+    told = False
+    while True:
+        try:
+            with working(folder):
+                return journals(folder)[::-1]
+        except RefusedError:
+            if not told:
+                walk.say("still_running")
+                told = True
+            time.sleep(_WAIT_S)
+
+
+def _outcome(there: Journal) -> dict[str, Any]:
+    """The document of a restore whose command nobody waited for, out of its journal."""
+    return {
+        "restore": there.id,
+        "snapshot": there.plan["snapshot"],
+        "ended": there.ended,
+        "sources": list(there.plan["sources"]),
+        "safety": {
+            name: str(there.done.get(f"safety:{name}", {}).get("snapshot", ""))
+            for name in there.plan["sources"]
+        },
+        "seconds": sum(float(step.get("seconds", 0)) for step in there.done.values()),
+        "warnings": [],
+        "problems": [],
+    }
+
+
+def _beside(walk: Walk) -> Found:
+    """On a bare machine: into a new folder, since no live store is named."""
+    found = Found()
+    snapshot = walk.journal.facts["snapshot"]
+    while True:
+        default = next(
+            name
+            for number in range(1, 1000)
+            if not Path(name := "restored" if number == 1 else f"restored-{number}").exists()
+        )
+        target = str(Path(walk.text("q_target", default, remember=False)).absolute())
+        ran = walk.commands.run("restore", snapshot["short_id"], "--to", target)
+        if ran.told and ran.code in (0, 3):
+            break
+        walk.failure(ran)
+        _again(walk)
+    walk.journal.fact("target", target)
+    found.detail = walk.say("restored_beside", id=snapshot["short_id"], target=target)
+    walk.some([str(text) for text in ran.document["problems"]])
+    found.check("safetake restore --to", True, "every byte proven", ran.document["bytes"])
+    return found
+
+
+def integrity(walk: Walk) -> Found:
+    """5: the live stores are asked."""
+    names = walk.journal.facts["sources"]
+    if not names:
+        return Found(UNKNOWN, walk.say("integrity_bare"))
+    while True:
+        found = Found()
+        ran = walk.commands.run("integrity", "--full", *names)
+        if ran.told:
+            findings = ran.document["findings"]
+            bad = [one for one in findings if not one["ok"] and one["level"] == "error"]
+            for name in names:
+                wrong = [_words(one) for one in bad if one["source"] == name]
+                found.check("safetake integrity", not wrong, "sound", wrong[:5] or "sound", name)
+            other = [_words(one) for one in bad if one["source"] not in names]
+            if other:
+                found.check("safetake integrity", False, "sound", other[:5])
+        else:
+            walk.failure(ran)
+            found.check("safetake integrity", False, "sound", ran.error)
+            bad = []
+        if found.state != FAILED:
+            unasked = sum(one["level"] == "not asked" for one in findings)
+            asked = len(findings) - unasked
+            found.detail = walk.say("integrity_ok", asked=asked, unasked=unasked)
+            warned = [f"{one['source']}: {_words(one)}" for one in findings if not one["ok"]]
+            walk.some([walk.words("status_warning", text=text) for text in warned])
+            return found
+        found.detail = walk.say("integrity_bad", count=len(bad) or "?")
+        walk.some([f"{one['source']}: {_words(one)}" for one in bad])
+        what = walk.choose("q_integrity", ("anyway", "undo", "again", "stop"), "anyway")
+        if what == "anyway":
+            return found
+        if what == "undo":
+            take_back(walk)
+
+
+def _words(finding: dict[str, Any]) -> str:
+    return f"{finding['check']}: {finding['detail'] or 'no'}"
+
+
+def take_back(walk: Walk) -> None:
+    """Undo the restore and choose another snapshot. Raises AgainError, StoppedError."""
+    done = walk.journal.facts["restore"]
+    if any(done["safety"].values()):
+        ran = walk.commands.run("restore", "--undo", done["restore"], "--yes")
+        if ran.error:
+            walk.failure(ran)
+            raise walk.stopped()
+    undone = [*walk.journal.facts.get("undone", []), done["restore"]]
+    walk.journal.fact("undone", undone)
+    refuse(walk)
+
+
+def services(walk: Walk) -> Found:
+    """6: what runs, and whether it is well."""
+    found = Found()
+    if not walk.config.services:
+        walk.say("no_services")
+        return asked(walk, "q_started", "no_services", found)
+    while True:
+        found = Found()
+        ran = walk.commands.run("services", "status")
+        if not ran.told:
+            walk.failure(ran)
+            found.check("safetake services status", False, "well", ran.error)
+        for one in ran.document if ran.told else []:
+            bad = bool(one["problem"]) or one["running"] is False or one["health"] is False
+            said = one["problem"] or one["answer"]
+            health = "not_asked" if one["health"] is None else "well" if not bad else "not_well"
+            walk.say(
+                "service", name=one["name"],
+                state=walk.words({True: "running", False: "not_running", None: "not_known"}[
+                    one["running"]]),
+                health=walk.words(health, text=said) if health == "not_well"
+                else walk.words(health),
+            )  # fmt: skip
+            found.check(f"service {one['name']}", not bad, "well", said or "well")
+        if found.state != FAILED:
+            gated = [one for one in ran.document if one["health"]]
+            walk.journal.fact("gated", bool(gated))
+            return found
+        what = walk.choose("q_services", ("again", "anyway", "stop"), "anyway")
+        if what == "anyway":
+            walk.journal.fact("gated", False)
+            return found
+
+
+def asked(walk: Walk, question: str, nobody: str, found: Found) -> Found:
+    """A question that only a person can answer: yes, no, or nobody knows."""
+    answer = walk.choose(question, ("yes", "no", "not_known"), "not_known")
+    if answer == "not_known":
+        if found.state != FAILED:
+            found.state, found.detail = UNKNOWN, walk.words(nobody)
+    else:
+        found.check(walk.words(question), answer == "yes", "yes", answer)
+    return found
