@@ -19,7 +19,7 @@ from tests.cli.conftest import Workplace, _template, workplace
 
 __all__ = ["_template", "workplace"]
 
-PATIENCE_S = 120.0
+PATIENCE_S = 60.0
 
 
 class Terminal:

@@ -8,6 +8,8 @@ import signal
 import sqlite3
 from pathlib import Path
 
+import pytest
+
 from tests.cli.conftest import Workplace
 from tests.operate.notify.receivers import webhook
 from tests.runbook.conftest import SERVICE, folder_of, terminal
@@ -145,3 +147,40 @@ def test_in_korean(destroyed: Workplace) -> None:
     assert "<html lang=ko>" in (folder_of(destroyed) / "incident.html").read_text(encoding="utf-8")
     journal = (folder_of(destroyed) / "journal").read_bytes().splitlines()
     assert json.loads(journal[-1][9:])["end"] == "finished"
+
+
+@pytest.mark.slow
+def test_a_restore_that_did_not_help_is_taken_back(workplace: Workplace) -> None:
+    """Step 5 finds it wrong: undone, and once more with the older snapshot."""
+    first = workplace.json("snapshots")[0]["short_id"]
+    (workplace.folder / "scripts" / "one.txt").write_text("broken")
+    workplace.run("backup")
+    (workplace.folder / "scripts" / "one.txt").write_text("broken, too")
+    with terminal(workplace, "runbook", XDG_STATE_HOME=str(workplace.folder / "state")) as person:
+        person.answer(r"Restore which snapshot\?")
+        person.answer(r"Prove it first", "skip")
+        person.answer(r"must work again")
+        person.answer(r"began how long ago")
+        person.answer(r"Restore which sources", "scripts")
+        person.expect("scripts: files: 0 will be lost, 1 go back")
+        person.answer(r"Replace the live data")
+        person.expect("what was there before is snapshot")
+        person.expect("did not shrink")
+        person.answer(r"Go on anyway, undo", "undo")
+        person.expect("1/10")
+        person.answer(rf"Restore which snapshot\? \[{first}\]")
+        person.answer(r"Prove it first")
+        person.answer(r"Restore which sources")
+        person.answer(r"Replace the live data")
+        person.answer(r"Do the services run", "yes")
+        person.answer(r"Does the application work", "yes")
+        person.answer(r"Were dashboards", "yes")
+        person.answer(r"told by hand", "yes")
+        person.answer(r"review meeting")
+        person.answer(r"Who comes")
+        assert person.end() == 0, person.seen
+    text = (workplace.folder / "scripts" / "one.txt").read_text(encoding="utf-8")
+    assert text.startswith("장면")
+    listed = workplace.json("evidence", "list", "--kind", "runbook")
+    assert listed[0]["snapshot"].startswith(first)
+    assert listed[0]["verdict"] == "passed"

@@ -56,3 +56,15 @@ def test_the_pages_name_the_steps() -> None:
         text = (ROOT / "docs/runbook" / page).read_text(encoding="utf-8")
         heads = re.findall(r"^## \d+\. (.*)$", text, re.MULTILINE)
         assert heads == [words.TABLE[f"step{number}"][language] for number in range(1, 11)]
+
+
+def test_the_pages_give_the_same_commands() -> None:
+    """Those of the English page are executed by tests/test_docs.py."""
+    english, korean = (
+        re.findall(
+            r"^\$ .*$", (ROOT / "docs/runbook" / page).read_text(encoding="utf-8"), re.MULTILINE
+        )
+        for page in ("emergency.md", "emergency.ko.md")
+    )
+    assert english == korean
+    assert english

@@ -71,9 +71,10 @@ class Journal:
         """Something that later steps need."""
         self._add({"fact": name, "value": value})
 
-    def answer(self, step: int, key: str, question: str, value: str, by: str) -> None:
-        """A decision; `by` is a user, or `default`."""
-        self._add({"answer": key, "step": step, "question": question, "value": value, "by": by})
+    def answer(self, step: int, key: str, value: str, question: str, shown: str, by: str) -> None:
+        """A decision, and in which words; `by` is a user, or `default`."""
+        words = {"question": question, "shown": shown}
+        self._add({"answer": key, "step": step, "value": value, **words, "by": by})
 
     def resumed(self) -> None:
         """Somebody goes on with it."""

@@ -18,7 +18,6 @@ from safetake.evidence.document import finished
 from safetake.evidence.report import html, markdown
 from safetake.evidence.versions import place, versions
 from safetake.runbook.walk import FAILED, STEPS, UNKNOWN
-from safetake.runbook.words import TABLE
 from safetake.state import write_durably
 
 if TYPE_CHECKING:
@@ -115,7 +114,7 @@ def decision(words: Words, one: dict[str, Any]) -> str:
         step=one["step"],
         time=go_time(one["time_ns"])[:19] + "Z",
         question=one["question"],
-        value=words(one["value"]) if one["value"] in TABLE else one["value"] or "-",
+        value=one["shown"],
         by=by,
     )
 

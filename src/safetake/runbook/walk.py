@@ -112,7 +112,7 @@ class Walk:
             if chosen is not None:
                 break
             self.say("not_an_answer", options=", ".join(labels))
-        self._decided(key, self.words(key, **gaps), chosen)
+        self._decided(key, chosen, self.words(key, **gaps), self.words(chosen))
         if chosen == "stop":
             raise self.stopped()
         return chosen
@@ -141,7 +141,7 @@ class Walk:
             self.person.tell(why)
             if self.unattended:
                 raise self.stopped()
-        self._decided(key, self.words(key, **gaps), typed)
+        self._decided(key, typed, self.words(key, **gaps), typed or "-")
         return typed
 
     def failure(self, ran: Ran) -> None:
@@ -170,6 +170,6 @@ class Walk:
             return default
         return self.person.ask(question, default) or default
 
-    def _decided(self, key: str, question: str, value: str) -> None:
+    def _decided(self, key: str, value: str, question: str, shown: str) -> None:
         by = "default" if self.unattended else self.user
-        self.journal.answer(self.step, key, question, value, by)
+        self.journal.answer(self.step, key, value, question, shown, by)

@@ -1,0 +1,138 @@
+"""What goes wrong is said, and leaves something to go on with."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from safetake.cli.app import run
+from safetake.errors import RefusedError, SafetakeError, UsageError
+from safetake.runbook.journal import Journal, create, the_open
+from tests.cli.conftest import Workplace
+from tests.runbook.conftest import terminal
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "hint"),
+    [
+        ([], "no terminal to ask on", "--yes"),
+        (["--json"], "no terminal to ask on", "--yes"),
+        (["--resume", "--yes"], "no runbook is open in", "begins one"),
+        (["--abandon"], "no runbook is open in", "begins one"),
+        (["--resume", "--abandon"], "exclude each other", ""),
+        (["--yes", "--output", "safetake.toml/x"], "cannot be made", ""),
+        (["--language", "de"], "'de' is not one of", ""),
+    ],
+)
+def test_mistakes_of_the_command_line(
+    destroyed: Workplace,
+    words: list[str],
+    message: str,
+    hint: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(destroyed.folder)
+    assert run(["runbook", *words]) == 2
+    said = "".join(capfd.readouterr())
+    assert message in said
+    assert hint in said
+    assert not [one for one in destroyed.folder.glob("state/runbooks/*") if one.is_dir()]
+
+
+def test_a_repository_that_cannot_be_read_stops_and_can_be_abandoned(destroyed: Workplace) -> None:
+    (destroyed.folder / "safetake.password").write_text("wrong\n")
+    stopped = destroyed.run("runbook", "--yes", "--language", "en", code=1)
+    assert "wrong password" in stopped.stdout
+    assert "stopped at step 1, Backups available" in stopped.stderr
+    assert "--resume" in stopped.stderr
+
+    with terminal(destroyed, "runbook", "--resume") as person:
+        person.expect("cannot be read. Try again, or stop")
+        person.process.send_signal(2)
+        assert person.end() == 130
+        assert "--resume` goes on" in person.seen
+
+    given_up = destroyed.run("runbook", "--abandon", "--output", "out")
+    assert "abandoned at step 1" in given_up.stdout
+    assert "not in the repository" in given_up.stdout
+    report = (destroyed.folder / "out" / "incident.md").read_text(encoding="utf-8")
+    assert "**failed**" in report
+    assert "abandoned at step 1, Backups available" in report
+    assert not (destroyed.folder / "projects.db").exists()
+
+
+def test_a_damaged_snapshot_gives_way_to_an_older_one_on_a_bare_machine(
+    workplace: Workplace, tmp_path: Path
+) -> None:
+    """Only the recovery kit's configuration: no sources, no state, an empty HOME."""
+    older = workplace.json("snapshots")[0]["id"]
+    before = {path for path in (workplace.folder / "repo" / "data").rglob("*") if path.is_file()}
+    (workplace.folder / "scripts" / "new.bin").write_bytes(bytes(range(256)) * 400)
+    workplace.run("backup", "scripts")
+    (pack,) = (
+        path
+        for path in (workplace.folder / "repo" / "data").rglob("*")
+        if path.is_file() and path not in before and path.stat().st_size > 1000
+    )
+    data = bytearray(pack.read_bytes())
+    data[10] ^= 1
+    pack.chmod(0o600)
+    pack.write_bytes(data)
+
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    shutil.copy(workplace.folder / "safetake.password", bare / "kit.password")
+    location = workplace.folder / "repo"
+    (bare / "kit.toml").write_text(
+        f'[repository]\nlocation = "{location}"\npassword_file = "kit.password"\n'
+    )
+    place = Workplace(bare, {**workplace.environment, "HOME": str(bare)})
+    found = place.json("--config", "kit.toml", "runbook", "--yes")
+    document = found["evidence"]
+    assert document["snapshot"] == older
+    assert document["verdict"] == "passed"
+    notes = "\n".join(document["notes"])
+    assert "no RTO" in notes
+    assert "unknown, step 5" in notes
+    assert "unknown, step 9" in notes
+    assert "older (the default)" in notes
+    assert (bare / "restored" / "projects" / "projects.db").exists()
+    assert Path(found["files"][0]).read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def begun(folder: Path) -> Journal:
+    return create(folder, {"format": 1, "time_ns": 1, "language": "en"})
+
+
+def test_the_journal_survives_what_a_power_cut_does(tmp_path: Path) -> None:
+    journal = begun(tmp_path)
+    journal.begin(1)
+    journal.answer(1, "q", "yes", "Really?", "예", "root")
+    journal.finish(1, {"state": "ok", "detail": "", "checks": []})
+    journal.begin(2)
+    file = journal.folder / "journal"
+    whole = file.read_bytes()
+    for cut in range(len(whole)):
+        file.write_bytes(whole[:cut])
+        found = the_open(tmp_path)
+        assert (1 in found.done) == (whole[:cut].count(b"\n") > 2)
+        found.begin(3)  # what was torn is gone, so this line is whole
+        assert 3 in the_open(tmp_path).begun
+    file.write_bytes(b"0" + whole[1:])
+    with pytest.raises(SafetakeError, match="cannot be read"):
+        the_open(tmp_path)
+
+
+def test_one_runbook_at_a_time(tmp_path: Path) -> None:
+    journal = begun(tmp_path)
+    with pytest.raises(RefusedError, match="0 of 10 steps"):
+        begun(tmp_path)
+    journal.end("finished")
+    with pytest.raises(UsageError, match="no runbook is open"):
+        the_open(tmp_path)
+    assert begun(tmp_path).id != journal.id
+    assert json.loads((journal.folder / "plan.json").read_text())["format"] == 1
