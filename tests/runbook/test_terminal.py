@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sqlite3
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -184,3 +185,29 @@ def test_a_restore_that_did_not_help_is_taken_back(workplace: Workplace) -> None
     listed = workplace.json("evidence", "list", "--kind", "runbook")
     assert listed[0]["snapshot"].startswith(first)
     assert listed[0]["verdict"] == "passed"
+
+
+@pytest.mark.slow
+def test_a_restore_goes_on_alone_and_is_waited_for(destroyed: Workplace) -> None:
+    """Only the runbook is killed: the restore ends by itself, and is not run again."""
+    file = destroyed.folder / "safetake.toml"
+    file.write_text(file.read_text() + SERVICE)
+    (destroyed.folder / "up").touch()
+    first = subprocess.Popen(
+        destroyed.command("runbook", "--yes"),
+        cwd=destroyed.folder,
+        env=destroyed.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    until(lambda: (destroyed.folder / "stopping").exists(), "the stop")
+    first.kill()
+    first.wait()
+    with terminal(destroyed, "runbook", "--resume", "--yes") as person:
+        person.expect("a restore is still at work; waiting")
+        (destroyed.folder / "go").touch()
+        person.expect("the restore went on and ended by itself meanwhile")
+        person.expect(r"snapshot \w+ is the live data now")
+        assert person.end() == 0, person.seen
+    whole(destroyed)
+    assert len(destroyed.json("restore", "--list")) == 1
