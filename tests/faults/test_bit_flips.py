@@ -28,7 +28,17 @@ from tests.support.repositories import (
     sqlite_source,
 )
 
-KINDS = ("data", "index", "snapshots", "keys", "config", "digests", "proofs", "locks")
+KINDS = (
+    "data",
+    "index",
+    "snapshots",
+    "keys",
+    "config",
+    "digests",
+    "proofs",
+    "evidence",
+    "locks",
+)
 
 Break = Callable[[Path, bytes | None], "Outcome"]
 

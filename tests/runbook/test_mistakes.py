@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -43,12 +44,16 @@ def test_mistakes_of_the_command_line(
     assert not [one for one in destroyed.folder.glob("state/runbooks/*") if one.is_dir()]
 
 
-def test_a_repository_that_cannot_be_read_stops_and_can_be_abandoned(destroyed: Workplace) -> None:
+def test_a_repository_that_cannot_be_read_stops_and_can_be_abandoned(
+    destroyed: Workplace, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     (destroyed.folder / "safetake.password").write_text("wrong\n")
-    stopped = destroyed.run("runbook", "--yes", "--language", "en", code=1)
-    assert "wrong password" in stopped.stdout
-    assert "stopped at step 1, Backups available" in stopped.stderr
-    assert "--resume" in stopped.stderr
+    monkeypatch.chdir(destroyed.folder)
+    assert run(["runbook", "--yes", "--language", "en"]) == 1
+    stopped = capfd.readouterr()
+    assert "wrong password" in stopped.out
+    assert "stopped at step 1, Backups available" in stopped.err
+    assert "--resume" in stopped.err
 
     with terminal(destroyed, "runbook", "--resume") as person:
         person.expect("cannot be read. Try again, or stop")
@@ -56,9 +61,10 @@ def test_a_repository_that_cannot_be_read_stops_and_can_be_abandoned(destroyed: 
         assert person.end() == 130
         assert "--resume` goes on" in person.seen
 
-    given_up = destroyed.run("runbook", "--abandon", "--output", "out")
-    assert "abandoned at step 1" in given_up.stdout
-    assert "not in the repository" in given_up.stdout
+    assert run(["runbook", "--abandon", "--output", "out"]) == 0
+    given_up = capfd.readouterr().out
+    assert "abandoned at step 1" in given_up
+    assert "not in the repository" in given_up
     report = (destroyed.folder / "out" / "incident.md").read_text(encoding="utf-8")
     assert "**failed**" in report
     assert "abandoned at step 1, Backups available" in report
@@ -66,20 +72,20 @@ def test_a_repository_that_cannot_be_read_stops_and_can_be_abandoned(destroyed: 
 
 
 def test_a_damaged_snapshot_gives_way_to_an_older_one_on_a_bare_machine(
-    workplace: Workplace, tmp_path: Path
+    workplace: Workplace,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     """Only the recovery kit's configuration: no sources, no state, an empty HOME."""
     older = workplace.json("snapshots")[0]["id"]
     before = {path for path in (workplace.folder / "repo" / "data").rglob("*") if path.is_file()}
-    (workplace.folder / "scripts" / "new.bin").write_bytes(bytes(range(256)) * 400)
+    (workplace.folder / "scripts" / "new.bin").write_bytes(os.urandom(100_000))
     workplace.run("backup", "scripts")
-    (pack,) = (
-        path
-        for path in (workplace.folder / "repo" / "data").rglob("*")
-        if path.is_file() and path not in before and path.stat().st_size > 1000
-    )
+    now = {path for path in (workplace.folder / "repo" / "data").rglob("*") if path.is_file()}
+    pack = max(now - before, key=lambda path: path.stat().st_size)
     data = bytearray(pack.read_bytes())
-    data[10] ^= 1
+    data[1000] ^= 1
     pack.chmod(0o600)
     pack.write_bytes(data)
 
@@ -90,8 +96,12 @@ def test_a_damaged_snapshot_gives_way_to_an_older_one_on_a_bare_machine(
     (bare / "kit.toml").write_text(
         f'[repository]\nlocation = "{location}"\npassword_file = "kit.password"\n'
     )
-    place = Workplace(bare, {**workplace.environment, "HOME": str(bare)})
-    found = place.json("--config", "kit.toml", "runbook", "--yes")
+    monkeypatch.chdir(bare)
+    monkeypatch.setenv("HOME", str(bare))
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    capfd.readouterr()
+    assert run(["--json", "--config", "kit.toml", "runbook", "--yes", "--language", "en"]) == 0
+    found = json.loads(capfd.readouterr().out)
     document = found["evidence"]
     assert document["snapshot"] == older
     assert document["verdict"] == "passed"

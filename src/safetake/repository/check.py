@@ -1,11 +1,11 @@
 """Is the repository whole? Every file that can be damaged is looked at, and each damage is named.
 
-Without data: keys, config, indexes, snapshots, locks, proofs, history and digests open; every tree
-of every snapshot decodes and every blob that it names is in an index; every pack of the indexes is
-there and as long as its blobs need. With data: every pack's header agrees with the index, its blobs
-fill it without a gap, and every blob decrypts to the content that its id names. A pack's own name
-is not recomputed: each of its bytes is covered by an authentication code or by the header's
-arithmetic.
+Without data: keys, config, indexes, snapshots, locks, proofs, evidence, history and digests open;
+every tree of every snapshot decodes and every blob that it names is in an index; every pack of the
+indexes is there and as long as its blobs need. With data: every pack's header agrees with the
+index, its blobs fill it without a gap, and every blob decrypts to the content that its id names. A
+pack's own name is not recomputed: each of its bytes is covered by an authentication code or by the
+header's arithmetic.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def _small_files(repository: Repository, report: CheckReport) -> None:
                 report.notes.append(f"locks/{lock.id} is stale: {lock}")
     except DamagedError as error:
         report.errors.append(str(error))
-    kinds: tuple[Kind, ...] = ("proofs", "history")
+    kinds: tuple[Kind, ...] = ("proofs", "history", "evidence")
     for kind in kinds:
         for name, _ in repository.storage.list(kind):
             try:
