@@ -57,6 +57,14 @@ class Terminal:
         self.expect(pattern + r"[^\n]*: $")
         os.write(self._main, text.encode() + b"\n")
 
+    def interrupt(self) -> None:
+        """Ctrl-C; again when it came right before the reading began, which then did not see it."""
+        for _ in range(10):
+            self.process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(5)
+                return
+
     def end(self) -> int:
         """Read to the end; its exit code."""
         while self._more():

@@ -57,7 +57,7 @@ def test_a_repository_that_cannot_be_read_stops_and_can_be_abandoned(
 
     with terminal(destroyed, "runbook", "--resume") as person:
         person.expect("cannot be read. Try again, or stop")
-        person.process.send_signal(2)
+        person.interrupt()
         assert person.end() == 130
         assert "--resume` goes on" in person.seen
 
@@ -132,7 +132,7 @@ def test_the_journal_survives_what_a_power_cut_does(tmp_path: Path) -> None:
         assert (1 in found.done) == (whole[:cut].count(b"\n") > 2)
         found.begin(3)  # what was torn is gone, so this line is whole
         assert 3 in the_open(tmp_path).begun
-    file.write_bytes(b"0" + whole[1:])
+    file.write_bytes(b"x" + whole[1:])
     with pytest.raises(SafetakeError, match="cannot be read"):
         the_open(tmp_path)
 
