@@ -10,7 +10,7 @@ from safetake.clock import go_time, now_ns
 from safetake.errors import SafetakeError
 from safetake.runbook import calendar
 from safetake.runbook.recover import asked, take_back
-from safetake.runbook.walk import FAILED, UNKNOWN, Found, Walk
+from safetake.runbook.walk import FAILED, Found, Walk
 from safetake.state import write_durably
 from safetake.wording import duration
 
@@ -178,6 +178,3 @@ def _proposed(now: datetime) -> datetime:
         day += timedelta(days=1)
         left -= day.weekday() < 5
     return day
-
-
-__all__ = ["MEETING_FILE", "UNKNOWN", "application", "meeting", "monitoring", "stakeholders"]
