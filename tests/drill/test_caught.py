@@ -95,19 +95,21 @@ def test_both_disasters_are_overcome(stores: tuple[Workplace, TestServer]) -> No
             "0 missing, 1 changed, 0 extra: projects 98 is another",
         ),
         # what is newer than the snapshot was thrown away
-        (
+        pytest.param(
             "partial-loss",
             'db = sqlite3.connect(data / "projects" / "projects.db"); '
             'db.execute("DELETE FROM projects WHERE id = 101"); db.commit()',
             "projects",
             "projects 101 is missing",
+            marks=pytest.mark.slow,
         ),
         ("total-loss", '(data / "scripts" / "one.txt").unlink()', "scripts", "one.txt is missing"),
-        (
+        pytest.param(
             "total-loss",
             '(data / "scripts" / "one.txt").write_text("other")',
             "scripts",
             "one.txt is another",
+            marks=pytest.mark.slow,
         ),
     ],
 )

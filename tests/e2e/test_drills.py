@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.e2e.test_recovery import Site, site
 from tests.support.sample_application import EXAMPLES, running_load
 
@@ -40,6 +42,7 @@ def bad(document: dict[str, Any]) -> list[Any]:
     return [check for check in document["checks"] if not check["ok"]]
 
 
+@pytest.mark.slow
 def test_both_drills(site: Site, tmp_path: Path) -> None:
     drilled(site)
     with running_load(site.services, tmp_path / "journal.jsonl", "--workers", "2") as load:

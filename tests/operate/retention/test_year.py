@@ -109,7 +109,9 @@ def oracle(history: list[Wall]) -> set[int]:
     return {*hours, *days.values(), *weeks.values(), *months.values()}
 
 
-@pytest.mark.parametrize("zone", ZONES[:3])
+@pytest.mark.parametrize(
+    "zone", [*ZONES[:2], *(pytest.param(zone, marks=pytest.mark.slow) for zone in ZONES[2:3])]
+)
 def test_at_each_days_end_exactly_that_stays(zone: str) -> None:
     config = policy(zone)
     history = taken(config, zone)
