@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
+from pathlib import Path
+
 import pytest
 
 from safetake.kit.page import commands
@@ -44,3 +48,27 @@ def test_a_kit_that_is_not_enough(workplace: Workplace) -> None:
     wrong = [check["name"] for check in document["checks"] if not check["ok"]]
     assert "safetake --config kit.toml restore latest --to restored" in wrong
     assert "both ways bring back the same" in wrong
+
+
+def test_the_password_is_in_no_process_list(empty: Workplace) -> None:
+    secret = "xyzzy-plugh-4711"
+    (empty.folder / "secret").write_text(secret + "\n")
+    (empty.folder / "secret").chmod(0o600)
+    empty.run("init", "--repository", "repo", "--password-file", "secret", "--files", "scripts")
+    empty.run("backup")
+    checking = subprocess.Popen(
+        empty.command("--json", "kit", "--check", "--with-password"),
+        cwd=empty.folder,
+        env=empty.environment,
+        stdout=subprocess.PIPE,
+    )
+    seen: set[bytes] = set()
+    while checking.poll() is None:
+        for process in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                seen.add(process.read_bytes())
+    assert checking.wait() == 0
+    assert any(b"command.sh" in words for words in seen), "no command was met"
+    assert not any(secret.encode() in words for words in seen)
+    assert checking.stdout is not None
+    assert secret not in checking.stdout.read().decode()
