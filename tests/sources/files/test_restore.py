@@ -346,11 +346,12 @@ def test_what_was_written_after_the_safety_copy_is_refused_before_anything_moves
 ) -> None:
     change(case.live)
     case.steps.stage("offline")
+    old_enough()
     with case.steps.saved():
         old_enough()
         (case.live / "changed").write_text("written now")
         before = state(case.live)
-        with pytest.raises(RefusedError, match="was written after the safety copy"):
+        with pytest.raises(RefusedError, match="changed was written after the safety copy"):
             case.steps.restorer.switch(case.work)
     assert not Swap(case.work.work).planned
     case.steps.restorer.switch_back(case.work)
