@@ -27,7 +27,8 @@ LAYERS = (
     {"storage"},
     {"columns", "configfile", "password"},
     {"config", "configplace"},
-    {"configdrill", "configjobs", "configkube"},
+    {"configdrill"},
+    {"configjobs", "configkube"},
     {"configbase"},
     {"findings"},
     {
@@ -38,6 +39,7 @@ LAYERS = (
         "ids",
         "join",
         "model",
+        "tomltext",
         "wording",
         "yamltext",
     },

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,6 +51,25 @@ def open_location(location: str, password: str) -> Repository:
     from safetake.storage import LocalStorage
 
     return _opened(LocalStorage(Path(location)), password)
+
+
+def on_the_volume_of(repository: RepositoryConfig, config: Config) -> list[str]:
+    """Sources whose files are on the file system of a repository: one disk takes both."""
+    device = _device(Path(repository.location))
+    found = []
+    for name, source in config.sources.items():
+        path = source.data if source.type == "redis" else source.path
+        if path is not None and device is not None and _device(path) == device:
+            found.append(name)
+    return found
+
+
+def _device(path: Path) -> int | None:
+    """The file system of a place, or of where it will be."""
+    for place in (path, *path.parents):
+        with contextlib.suppress(OSError):
+            return os.stat(place).st_dev  # noqa: PTH116 - one call, of a place that may be gone
+    return None
 
 
 def _opened(storage: Storage, password: str) -> Repository:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from safetake.configdrill import LossConfig
 from safetake.drill.lose import add_newer, lose
 from safetake.drill.truth import Truth, files, keys, rows
-from safetake.drill.twin import toml
+from safetake.tomltext import toml
 from tests.support.redis_server import running
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)

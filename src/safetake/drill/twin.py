@@ -6,7 +6,6 @@ read: whatever would be written to it goes to a folder of the drill.
 
 from __future__ import annotations
 
-import json
 import socket
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from safetake.errors import UsageError
+from safetake.tomltext import toml
 
 if TYPE_CHECKING:
     from safetake.config import Config
@@ -165,35 +165,3 @@ def _free_ports(count: int, held: ExitStack) -> list[int]:
         probe.bind(("127.0.0.1", 0))
         found.append(int(probe.getsockname()[1]))
     return found
-
-
-def toml(document: Mapping[str, Any], prefix: str = "") -> str:
-    """TOML of tables, lists of tables, strings, numbers and truth values; None is left out."""
-    plain, tables = [], []
-    for key, value in document.items():
-        if isinstance(value, Mapping):
-            tables.append((key, value))
-        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
-            items = ", ".join("{" + _inline(item) + "}" for item in value)
-            plain.append(f"{_key(key)} = [{items}]")
-        elif value is not None:
-            plain.append(f"{_key(key)} = {_scalar(value)}")
-    lines = [f"[{prefix}]"] if prefix and plain else []
-    lines += plain
-    for key, value in tables:
-        lines.append(toml(value, f"{prefix}.{_key(key)}" if prefix else _key(key)))
-    return "\n".join(filter(None, lines)) + "\n"
-
-
-def _inline(item: Mapping[str, Any]) -> str:
-    return ", ".join(f"{_key(k)} = {_scalar(v)}" for k, v in item.items() if v is not None)
-
-
-def _key(key: str) -> str:
-    return _scalar(key)
-
-
-def _scalar(value: Any) -> str:
-    if isinstance(value, list):
-        return "[" + ", ".join(map(_scalar, value)) + "]"
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

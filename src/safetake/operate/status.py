@@ -7,14 +7,12 @@ or asked of a live store.
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetake.clock import go_time
+from safetake.connect import on_the_volume_of
 from safetake.operate import objectives
 from safetake.operate.history.chain import heads
 from safetake.operate.objectives import SourceState
@@ -268,7 +266,7 @@ def _warnings(
     if status.full_ns is not None and (status.full_ns - status.now_ns) / 1e9 < SOON_FULL_S:
         left = duration((status.full_ns - status.now_ns) / 1e9)
         yield f"the file system of the repository will be full in {left}"
-    same = list(_same_volume(config))
+    same = on_the_volume_of(config.repository, config)
     if same:
         yield (
             f"the repository is on the same volume as {', '.join(same)}: what destroys that disk "
@@ -284,23 +282,6 @@ def _warnings(
     if snapshots is not None:
         yield from _not_on_record(snapshots, records)
     yield from _deliveries(config, status.now_ns)
-
-
-def _same_volume(config: Config) -> Iterator[str]:
-    """Sources whose files are on the file system of the repository."""
-    device = _device(Path(config.repository.location))
-    for name, source in config.sources.items():
-        path = source.data if source.type == "redis" else source.path
-        if path is not None and device is not None and _device(path) == device:
-            yield name
-
-
-def _device(path: Path) -> int | None:
-    """The file system of a place, or of where it will be."""
-    for place in (path, *path.parents):
-        with contextlib.suppress(OSError):
-            return os.stat(place).st_dev  # noqa: PTH116 - one call, of a place that may be gone
-    return None
 
 
 def _not_on_record(snapshots: Sequence[SnapshotInfo], records: Sequence[Record]) -> Iterator[str]:
