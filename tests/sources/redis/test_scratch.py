@@ -1,13 +1,15 @@
-"""The private server, where its socket's path would not fit into an address."""
+"""The private server: where its socket's path would not fit into an address, and when we die."""
 
 from __future__ import annotations
 
+import os
+import subprocess
 import tempfile
 from pathlib import Path
 
 import pytest
 
-from safetake.sources.redis.scratch import ScratchServer, find_binaries
+from safetake.sources.redis.scratch import ScratchServer, _while_parent, find_binaries
 
 
 @pytest.mark.parametrize("length", [1, 150])
@@ -24,3 +26,11 @@ def test_a_scratch_folder_may_have_a_long_path(
             assert server.keyspace() == {}
             assert str(place) in str(next(place.iterdir()))
         assert not list(place.iterdir())
+
+
+def test_a_server_does_not_start_for_a_parent_that_died() -> None:
+    """Killed between the fork and the moment from which the kernel would tell."""
+    for parent, code in ((os.getpid(), 0), (1, 1)):
+        words = [*_while_parent(parent), "/bin/echo", "a b", "$HOME"]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (code, "" if code else "a b $HOME\n")

@@ -105,6 +105,15 @@ def _ask(path: str) -> Binary | None:
     )
 
 
+def _while_parent(pid: int) -> list[str]:
+    """Words before a command that becomes it only while `pid` is its parent.
+
+    The kernel tells of a parent that dies after setpriv asked for that. One that was killed between
+    the fork and that moment is noticed here, or its server would run for ever.
+    """
+    return ["/bin/sh", "-c", 'test "$PPID" = "$0" && exec "$@"', str(pid)]
+
+
 def _environment() -> dict[str, str]:
     return {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
 
@@ -267,7 +276,7 @@ class ScratchServer:
         config.write_text("\n".join(lines) + "\n")
         command = [self._binary.path, str(config)]
         if setpriv := shutil.which("setpriv"):
-            command = [setpriv, "--pdeathsig", "KILL", "--", *command]
+            command = [setpriv, "--pdeathsig", "KILL", "--", *_while_parent(os.getpid()), *command]
         self._process = subprocess.Popen(
             command,
             env=_environment(),
