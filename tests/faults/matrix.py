@@ -278,6 +278,7 @@ class Matrix:
             self.trials.append(Trial(None, "", ending))
             return False
         call = run.seen.calls[0]
+        assert run.seen.left == 0, f"killed{' alone' if alone else ''} at {call}: something runs on"
         trial = Trial(call, world.step(), ending)
         self.trials.append(trial)
         where = f"killed{' alone' if alone else ''} at {call}, {trial.step}; then {ending}"

@@ -99,6 +99,8 @@ def trace(
             _ptrace(_SEIZE, pid, 0, _OPTIONS)
             os.write(open_gate, b"!")
             tracer.run()
+        except StuckError as error:
+            raise StuckError(f"{error}; {tracer.pictures()}") from None
         finally:
             os.close(open_gate)
             tracer.end()
@@ -155,6 +157,8 @@ class _Tracer:
         self._count = 0
         self._known = {pid}
         self._ended = False
+        self._settled = 0.0
+        """When what the first process left behind has to be over; 0 while that runs."""
         self._info = ctypes.create_string_buffer(96)
 
     def run(self) -> None:
@@ -166,6 +170,10 @@ class _Tracer:
                 tid, status = os.waitpid(-1, _WALL)
             if tid == 0 or not self._seen(tid, status):
                 return
+
+    def pictures(self) -> str:
+        """What each thread that still runs is waiting for, for whoever has to find out."""
+        return "; ".join(_picture(tid) for tid in sorted(self._known))
 
     def end(self) -> None:
         """Kill what still runs, and wait for it."""
@@ -183,8 +191,8 @@ class _Tracer:
                     os.kill(tid, signal.SIGKILL)
 
     def _settle(self) -> tuple[int, int]:
-        until = time.monotonic() + _SETTLE_S
-        while time.monotonic() < until:
+        self._settled = self._settled or time.monotonic() + _SETTLE_S
+        while time.monotonic() < self._settled:
             try:
                 tid, status = os.waitpid(-1, _WALL | os.WNOHANG)
             except ChildProcessError:
@@ -296,6 +304,19 @@ def _text(tid: int, address: int) -> str:
                 break
             address, left = address + step, left - step
     return os.fsdecode(b"".join(parts).split(b"\0")[0])
+
+
+def _picture(tid: int) -> str:
+    told = [str(tid)]
+    for name in ("comm", "stat", "wchan", "syscall"):
+        with contextlib.suppress(OSError):
+            with open(f"/proc/{tid}/{name}", errors="replace") as file:  # noqa: PTH123
+                text = file.read().strip()
+            told.append(text.rpartition(")")[2].split()[0] if name == "stat" else text)
+    with contextlib.suppress(OSError):
+        words = open(f"/proc/{tid}/cmdline", "rb").read()  # noqa: PTH123, SIM115
+        told.append(words.replace(b"\0", b" ").decode(errors="replace")[:200])
+    return " ".join(told)
 
 
 @contextlib.contextmanager
