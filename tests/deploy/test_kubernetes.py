@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from safetake.cli.preset import policy
+from safetake.drill.isolation import open_ways
 from safetake.errors import ConfigError
 from safetake.operate.kubernetes import Mode, Plan, chart_values, make_plan, objects
 from safetake.yamltext import to_yaml
@@ -161,6 +162,29 @@ storage_class = "slow"
 access_mode = "ReadWriteMany"
 """
 CONFIGS = {"R2": R2, "full": FULL}
+
+# Drills whose services are pods, in a namespace of their own.
+DRILL = f"""{R2}
+[jobs.rehearsal]
+kind = "drill"
+schedule = "0 3 * * 0"
+
+[kubernetes.volumes.scratch]
+claim = "drill-scratch"
+mount = "/scratch"
+
+[drill]
+scratch = "/scratch"
+
+[drill.kubernetes]
+namespace = "ai-script-generator-drill"
+source_namespace = "ai-script-generator"
+
+[drill.services.project-service]
+kubernetes = "deployment/project-service"
+environment = {{ DATABASE_URL = "sqlite:///{{projects}}" }}
+health = "http://{{host}}:{{port}}/api/v1/health"
+"""
 
 
 def plan(text: str, mode: Mode = "cronjobs", **more: Any) -> Plan:
@@ -314,6 +338,36 @@ def test_a_token_only_where_services_need_the_api() -> None:
         assert account["automountServiceAccountToken"] is False
         (policy,) = by_kind(documents, "NetworkPolicy")
         assert ("6443" in json.dumps(policy)) is needed
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_pods_of_drills_have_a_policy_and_rights_of_their_own(
+    mode: Mode, tmp_path: Path
+) -> None:
+    planned = plan(DRILL, mode)
+    documents = objects(planned)
+    policies = {each["metadata"]["name"]: each for each in by_kind(documents, "NetworkPolicy")}
+    ours, theirs = policies["safetake"], policies["safetake-drill"]
+    validate(theirs, *VERSIONS)
+    assert theirs["metadata"]["namespace"] == "ai-script-generator-drill"
+    drills = theirs["spec"]["podSelector"]["matchLabels"]
+    assert open_ways([theirs], drills, "10.0.0.1") == []
+    assert "169.254" not in json.dumps(theirs), "a name is a way out"
+    # whoever runs the drill reaches them, and they the drill's Redis servers
+    for rules, side in ((ours["spec"]["egress"], "to"), (ours["spec"]["ingress"], "from")):
+        (rule,) = [rule for rule in rules if "drill" in json.dumps(rule)]
+        assert set(rule) == {side}
+        assert rule[side][0]["podSelector"]["matchLabels"] == drills
+    roles = {each["metadata"]["namespace"]: each["rules"] for each in by_kind(documents, "Role")}
+    assert set(roles) == {"ai-script-generator", "ai-script-generator-drill"}
+    verbs = {rule["resources"][0]: rule["verbs"] for rule in roles["ai-script-generator-drill"]}
+    assert verbs == {
+        "pods": ["create", "delete", "get", "list"],
+        "persistentvolumeclaims": ["get"],
+        "networkpolicies": ["list"],
+    }
+    charts = rendered_by_helm(chart_values(planned), tmp_path, planned.namespace)
+    assert normal(charts) == normal(documents)
 
 
 def test_a_command_once_is_a_job_of_the_same_pod() -> None:

@@ -35,6 +35,8 @@ class Cluster(KubernetesEmulator):
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[Call] = []
+        self.places: list[tuple[str, Call]] = []
+        """The same with the namespace."""
         self.allowed: set[Call] | None = None
         """What RBAC allows; None: all."""
         self.stuck = False
@@ -98,11 +100,11 @@ class Cluster(KubernetesEmulator):
             return await super()._handle(request)
         plural = request.resource.plural
         what = f"{plural}/{request.subresource}" if request.subresource else plural
-        verb = {"GET": "get" if request.name else "list", "POST": "create", "PATCH": "patch"}[
-            request.method.value
-        ]
+        verbs = {"GET": "get" if request.name else "list", "POST": "create", "PATCH": "patch"}
+        verb = verbs.get(request.method.value, request.method.value.lower())
         call = (verb, request.resource.group, what, request.name or "")
         self.calls.append(call)
+        self.places.append((request.namespace or "", call))
         if self.broken_answers:
             self.broken_answers -= 1
             return failure(503, "etcd leader changed")
@@ -110,15 +112,18 @@ class Cluster(KubernetesEmulator):
             asked = request.data["spec"]["resourceAttributes"]
             name = "/".join(filter(None, (asked["resource"], asked.get("subresource"))))
             put = (asked["verb"], asked.get("group", ""), name, asked.get("name", ""))
-            status = {"allowed": self.allowed is None or put in self.allowed}
+            status = {"allowed": self._may(asked.get("namespace", ""), put)}
             return web.json_response({**request.data, "status": status})
-        if self.allowed is not None and call not in self.allowed:
+        if not self._may(request.namespace or "", call):
             return failure(403, f"cannot {verb} resource {what}")
         if verb == "patch" and plural in WORKLOADS:
             return self._patch(request, plural)
         response = await super()._handle(request)
         self._step()
         return response
+
+    def _may(self, namespace: str, call: Call) -> bool:
+        return self.allowed is None or call in self.allowed
 
     def _patch(self, request: Any, plural: str) -> web.StreamResponse:
         key = (workload_resource(plural), "ns", request.name)
@@ -227,8 +232,15 @@ def failure(code: int, message: str) -> web.StreamResponse:
 @contextmanager
 def running_cluster(folder: Path) -> Iterator[tuple[Cluster, Path]]:
     """The cluster, and a kubeconfig that leads to it."""
-    loop = asyncio.new_event_loop()
-    cluster, server = Cluster(), None
+    cluster = Cluster()
+    with serving(cluster, folder) as kubeconfig:
+        yield cluster, kubeconfig
+
+
+@contextmanager
+def serving(cluster: Cluster, folder: Path) -> Iterator[Path]:
+    """A kubeconfig that leads to a cluster of any kind."""
+    loop, server = asyncio.new_event_loop(), None
     ready, ended = threading.Event(), asyncio.Event()
     place: dict[str, str] = {}
 
@@ -258,7 +270,7 @@ def running_cluster(folder: Path) -> Iterator[tuple[Cluster, Path]]:
                 }
             )
         )
-        yield cluster, kubeconfig
+        yield kubeconfig
     finally:
         loop.call_soon_threadsafe(ended.set)
         thread.join(30)

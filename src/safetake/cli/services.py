@@ -101,15 +101,16 @@ def check(settings: Settings, names: tuple[str, ...]) -> int:
 @click.option("--account", default="safetake", metavar="NAME", help="The ServiceAccount's name.")
 @pass_settings
 def rbac(settings: Settings, namespace: str | None, account: str) -> int:
-    """Print the Kubernetes permissions that the services need.
+    """Print the Kubernetes permissions that the services and drills need.
 
     A ServiceAccount and, for each namespace, a Role and its RoleBinding: nothing more than
-    the configured services need. YAML, for `kubectl apply -f -`.
+    the configured services and the drills' pods need. YAML, for `kubectl apply -f -`.
     """
     from safetake.cli import output
     from safetake.services.rbac import manifests, to_yaml
 
-    documents = manifests(settings.load().services, namespace, account)
+    config = settings.load()
+    documents = manifests(config.services, namespace, account, config.drill)
     if not documents:
         raise ServiceError(
             "no service runs on Kubernetes",

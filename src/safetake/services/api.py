@@ -6,6 +6,7 @@ Credentials are those of the pod that we run in, else of a kubeconfig. Every fai
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
@@ -21,6 +22,10 @@ RBAC = "`safetake services rbac` prints the permissions that are needed: kubectl
 
 class Unreachable(ServiceError):
     """The API did not answer, or said that it can not now."""
+
+
+class Missing(ServiceError):
+    """There is no such object, or no such namespace."""
 
 
 class Conflict(ServiceError):
@@ -43,6 +48,7 @@ class Api:
             config = KubeConfig.from_env().get(context)
             assert config is not None
             self.namespace = namespace or config.namespace
+            self.server = str(config.cluster.server)
             self._client = Client(config=config, namespace=self.namespace)
         except ConfigError as error:
             raise ServiceError(f"no credentials for Kubernetes: {error}", hint=hint) from None
@@ -109,6 +115,44 @@ class Api:
             lambda: [pod.to_dict() for pod in self._client.list(Pod, labels=labels)],
         )
 
+    def pod(self, name: str) -> Document:
+        """One pod. Raises Missing."""
+        from lightkube.resources.core_v1 import Pod
+
+        return self._call(f"get pod {name}", lambda: self._client.get(Pod, name).to_dict())
+
+    def create_pod(self, pod: Document) -> None:
+        """A pod of our own, in the namespace of this connection."""
+        from lightkube.resources.core_v1 import Pod
+
+        made: Any = Pod.from_dict(pod)
+        self._call("create pods", lambda: self._client.create(made))
+
+    def delete_pod(self, name: str) -> None:
+        """Begin its end; one that is gone already is none to delete."""
+        from lightkube.resources.core_v1 import Pod
+
+        with contextlib.suppress(Missing):
+            self._call(f"delete pod {name}", lambda: self._client.delete(Pod, name))
+
+    def claim(self, name: str) -> Document:
+        """One PersistentVolumeClaim. Raises Missing."""
+        from lightkube.resources.core_v1 import PersistentVolumeClaim
+
+        return self._call(
+            f"get persistentvolumeclaim {name}",
+            lambda: self._client.get(PersistentVolumeClaim, name).to_dict(),
+        )
+
+    def network_policies(self) -> list[Document]:
+        """All NetworkPolicies of the namespace."""
+        from lightkube.resources.networking_v1 import NetworkPolicy
+
+        return self._call(
+            "list networkpolicies",
+            lambda: [each.to_dict() for each in self._client.list(NetworkPolicy)],
+        )
+
     def autoscalers(self) -> list[Document]:
         """All HorizontalPodAutoscalers of the namespace."""
         from lightkube.resources.autoscaling_v2 import HorizontalPodAutoscaler
@@ -148,6 +192,7 @@ class Api:
             hint = {401: "the credentials are not accepted", 403: RBAC}.get(code, "")
             if code == 404:
                 hint = "see `kubernetes` and `namespace` of the service in the configuration"
+                raise Missing(f"cannot {what} {where} ({code}: {said})", hint=hint) from None
             raise ServiceError(f"cannot {what} {where} ({code}: {said})", hint=hint) from None
         except httpx2.HTTPError as error:
             raise Unreachable(

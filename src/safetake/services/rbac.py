@@ -15,6 +15,7 @@ from safetake.yamltext import to_yaml as to_yaml
 
 if TYPE_CHECKING:
     from safetake.config import ServiceConfig
+    from safetake.configdrill import DrillConfig
 
 NAME = "safetake"
 
@@ -62,19 +63,45 @@ def permissions(service: ServiceConfig) -> list[Permission]:
     return needed
 
 
+def drill_permissions(drill: DrillConfig) -> dict[str, set[Permission]]:
+    """By namespace: what a drill that starts pods needs. Of production it only reads workloads."""
+    workloads = {s.kubernetes for s in drill.services.values() if s.kubernetes is not None}
+    if drill.kubernetes is None or not workloads:
+        return {}
+    pods = {Permission(verb, "", "pods") for verb in ("create", "get", "list", "delete")}
+    read = {
+        Permission("get", "apps", f"{kind}s", name=name)
+        for kind, _, name in (workload.partition("/") for workload in workloads)
+    }
+    return {
+        drill.kubernetes.source_namespace: read,
+        drill.kubernetes.namespace: {
+            *pods,
+            Permission("get", "", "persistentvolumeclaims", name=drill.kubernetes.claim),
+            Permission("list", "networking.k8s.io", "networkpolicies"),
+        },
+    }
+
+
 def manifests(
-    services: Mapping[str, ServiceConfig], namespace: str | None = None, account: str = NAME
+    services: Mapping[str, ServiceConfig],
+    namespace: str | None = None,
+    account: str = NAME,
+    drill: DrillConfig | None = None,
 ) -> list[dict[str, Any]]:
-    """A ServiceAccount, and a Role with its RoleBinding for each namespace of a service.
+    """A ServiceAccount, and a Role with its RoleBinding for each namespace of a service or drill.
 
     `namespace` is the account's own, and that of services that name none; without it, the first
-    that a service names, else `default`.
+    that a service names, else that of the drill's pods, else `default`.
     """
     configured = [s for s in services.values() if s.kubernetes is not None]
-    if not configured:
+    by_namespace = drill_permissions(drill) if drill is not None else {}
+    if not configured and not by_namespace:
         return []
-    home = namespace or next((s.namespace for s in configured if s.namespace), "default")
-    by_namespace: dict[str, set[Permission]] = {}
+    named = [s.namespace for s in configured if s.namespace]
+    if not configured and drill is not None and drill.kubernetes is not None:
+        named.append(drill.kubernetes.namespace)
+    home = namespace or next(iter(named), "default")
     for service in configured:
         place = by_namespace.setdefault(service.namespace or home, set())
         place.update(permissions(service))

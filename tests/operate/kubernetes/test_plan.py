@@ -53,6 +53,13 @@ def plan(text: str, mode: Mode = "cronjobs", **more: Any) -> Any:
         ("0 */6 * * *", "0 0 L * *", "jobs.sqlite-backup.schedule: a CronJob knows no L"),
         ("deployment/project-service", 'deployment/x"\ncontext = "prod', "project-service.context"),
         ('kubernetes = "deployment/project-service"', 'systemd = "a.service"', "from a pod"),
+        (
+            "[notify]",
+            '[drill]\nscratch = "/data/drills"\n[drill.kubernetes]\nnamespace = "d"\n'
+            'source_namespace = "p"\ncontext = "prod"\n[notify]',
+            "drill.kubernetes.context",
+        ),
+        ("[notify]", '[drill]\nscratch = "/drills"\n[notify]', "drill.scratch: /drills is on no"),
         ("@sha256:", "-", "kubernetes.image: has no digest"),
         ("image = ", "# ", "kubernetes.image: is missing"),
         ('app = "project-service"', 'app = "-x"', "is no label's value"),

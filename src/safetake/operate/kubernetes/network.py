@@ -14,7 +14,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from safetake.config import Config
+from safetake.configdrill import DrillKubernetesConfig
 from safetake.configkube import KubernetesConfig, PeerConfig
+from safetake.drill import isolation
 from safetake.operate.kubernetes.walk import Value, values
 
 Rule = dict[str, Any]
@@ -91,7 +93,7 @@ def egress(config: Config) -> list[Rule]:
     notify = config.notify
     if notify.urls or notify.urls_env or notify.urls_file or notify.ping_env:
         found.append(_rule(ANYWHERE, (HTTPS,)))  # where they lead to is a secret
-    return _merged(found)
+    return [*_merged(found), *({"to": [pods]} for pods in drill_peers(config))]
 
 
 def redis_peers(config: Config) -> list[Rule]:
@@ -108,9 +110,23 @@ def redis_peers(config: Config) -> list[Rule]:
     return found
 
 
+def drill_peers(config: Config) -> list[Rule]:
+    """The pods that drills make: asked for their health, and users of the drill's Redis servers."""
+    section = drills(config)
+    return [] if section is None else [isolation.peer(section, config.kubernetes.namespace)]
+
+
 def needs_api(config: Config) -> bool:
-    """Whether a service is stopped and started through the API of Kubernetes."""
-    return any(service.kubernetes is not None for service in config.services.values())
+    """Whether services are stopped and started, or made for drills, through Kubernetes' API."""
+    stopped = any(service.kubernetes is not None for service in config.services.values())
+    return stopped or drills(config) is not None
+
+
+def drills(config: Config) -> DrillKubernetesConfig | None:
+    """The section, where a service is a pod in drills."""
+    if any(service.kubernetes is not None for service in config.drill.services.values()):
+        return config.drill.kubernetes
+    return None
 
 
 def _namespaces(config: Config) -> set[str]:

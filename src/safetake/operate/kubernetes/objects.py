@@ -7,6 +7,8 @@ from typing import Any
 
 from safetake import __version__
 from safetake.configkube import VolumeConfig
+from safetake.drill import isolation
+from safetake.operate.kubernetes import network
 from safetake.operate.kubernetes.plan import Job, Plan, selector
 from safetake.operate.kubernetes.pod import pod
 from safetake.services import rbac
@@ -29,6 +31,8 @@ def objects(plan: Plan) -> list[Piece]:
     found = [*claims(plan), _account(plan), *_rights(plan), _configuration(plan)]
     if plan.config.kubernetes.network_policy:
         found.append(_network(plan))
+        if policy := drill_policy(plan):
+            found.append(_network_of_drills(plan, policy))
     if plan.mode == "daemon":
         found.append(_daemon(plan))
     found += [_cronjob(plan, job) for job in plan.jobs]
@@ -93,8 +97,9 @@ def _account(plan: Plan) -> Piece:
 
 
 def roles(plan: Plan) -> dict[str, list[Piece]]:
-    """By namespace: the rules that the services need there, and nothing more."""
-    documents = rbac.manifests(plan.config.services, plan.namespace, plan.name)
+    """By namespace: the rules that services and drills need there, and nothing more."""
+    config = plan.config
+    documents = rbac.manifests(config.services, plan.namespace, plan.name, config.drill)
     return {
         each["metadata"]["namespace"]: each["rules"] for each in documents if each["kind"] == "Role"
     }
@@ -165,6 +170,24 @@ def _network(plan: Plan) -> Piece:
             "ingress": ingress(plan),
             "egress": plan.egress,
         },
+    }
+
+
+def drill_policy(plan: Plan) -> Piece:
+    """Namespace and spec of the policy for drills' pods; empty where they make none."""
+    section = network.drills(plan.config)
+    if section is None:
+        return {}
+    spec = isolation.network_policy(section, plan.namespace)
+    return {"namespace": section.namespace, "spec": spec}
+
+
+def _network_of_drills(plan: Plan, policy: Piece) -> Piece:
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": {**metadata(plan, f"{plan.name}-drill"), "namespace": policy["namespace"]},
+        "spec": policy["spec"],
     }
 
 

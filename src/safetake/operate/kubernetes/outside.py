@@ -228,6 +228,9 @@ class _Look:
             on = self._on.get(name, [])
             stores = [each for each in on if each.startswith("sources.")]
             self._found.warnings += list(_advice(name, volume, stores, on))
+        drills = self._config.drill.kubernetes
+        if drills is not None and drills.context is not None:
+            self._problem("drill.kubernetes.context", "there is no kubeconfig in a pod")
         for name, service in self._config.services.items():
             for key in ("systemd", "compose", "context"):
                 if getattr(service, key) is not None:

@@ -69,6 +69,7 @@ class Plan:
     affinity: Piece
     egress: list[Piece]
     redis_peers: list[Piece]
+    """Who may connect to the pods, at any port: those of scratch servers are not known before."""
     api: bool
     warnings: list[str] = field(default_factory=list)
 
@@ -137,7 +138,10 @@ def make_plan(
         state_on_volume=found.state_on_volume,
         affinity=_affinity(config, affinity),
         egress=network.egress(config),
-        redis_peers=network.redis_peers(config) if config.kubernetes.redis_restores else [],
+        redis_peers=[
+            *(network.redis_peers(config) if config.kubernetes.redis_restores else []),
+            *network.drill_peers(config),
+        ],
         api=network.needs_api(config),
         warnings=found.warnings,
     )

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from safetake.operate.kubernetes.names import object_name
-from safetake.operate.kubernetes.objects import made, roles
+from safetake.operate.kubernetes.objects import drill_policy, made, roles
 from safetake.operate.kubernetes.plan import Plan
 from safetake.operate.kubernetes.pod import tolerations
 
@@ -104,6 +104,7 @@ def chart_values(plan: Plan, *, unpinned: bool = False) -> Piece:
             "egress": plan.egress,
             "metricsFrom": dict(section.metrics_from),
             "redis": plan.redis_peers,
+            "drills": drill_policy(plan),
         },
         "monitoring": {
             "enabled": section.monitoring,
