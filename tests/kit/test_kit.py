@@ -1,35 +1,52 @@
-"""The kit is enough, and what is missing from it is named."""
+"""The kit is enough, what is missing from it is named, and the page says what a stranger needs."""
 
 from __future__ import annotations
 
 import contextlib
+import re
+import sqlite3
 import subprocess
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from safetake.kit.configuration import hidden_words
 from safetake.kit.page import commands
 from tests.cli.conftest import Workplace
 
 
-@pytest.mark.parametrize("words", [(), ("--with-password",)])
+@pytest.mark.parametrize("words", [pytest.param((), marks=pytest.mark.slow), ("--with-password",)])
 def test_the_kit_is_enough(workplace: Workplace, words: tuple[str, ...]) -> None:
+    if words:  # several jobs: the newest snapshot has one source of two
+        with sqlite3.connect(workplace.folder / "projects.db") as db:
+            db.execute("INSERT INTO projects (name) VALUES ('newer')")
+        db.close()
+        workplace.run("backup", "nightly")
+    assert "never rehearsed" in workplace.run("kit").stdout
     document = workplace.json("kit", "--check", *words)
     assert document["verdict"] == "passed"
-    assert {check["source"] for check in document["checks"] if check["source"]} == {
-        "projects",
-        "scripts",
-    }
-    assert sum("restic" in step["name"] for step in document["steps"]) == 2
+    names = {(check["source"], check["name"]) for check in document["checks"] if check["source"]}
+    for source in ("projects", "scripts"):
+        assert (source, "both ways bring back the same") in names
+        assert any(one == source and name.startswith("restored: ") for one, name in names)
+    rows = [one for one in document["checks"] if one["name"] == "restored: row counts"]
+    assert [one["found"] for one in rows] == [{"projects": 101 if words else 100}]
+    assert sum(step["name"].startswith("restic") for step in document["steps"]) == 3
+    assert set(document["measured"]) == {"bytes", "safetake_seconds", "restic_seconds"}
     assert "password\n" not in str(document), "the password is in the evidence"
     assert '"kind": "kit"' in workplace.run("--json", "history").stdout
+    assert re.search(r"\| rehearsed on .* s with safetake, ", workplace.run("kit").stdout)
 
 
 def test_the_page(workplace: Workplace) -> None:
     page = workplace.run("kit").stdout
     assert "password_file" in page
     assert "\npassword\n" not in page
-    assert len(commands(page)) == 7
+    assert len(commands(page)) == 10
+    assert "On the disk of projects, scripts" in page
+    assert "There is no second copy" not in page, "the worse is said"
     told = workplace.run("kit", "--with-password", "--output", "kit.md").stdout
     assert "kit.md" in told
     file = workplace.folder / "kit.md"
@@ -38,18 +55,117 @@ def test_the_page(workplace: Workplace) -> None:
     assert "never overwritten" in workplace.error("kit", "--output", "kit.md", code=2)[0]
 
 
-def test_a_kit_that_is_not_enough(workplace: Workplace) -> None:
+def test_what_is_in_no_snapshot_and_what_else_opens_it(workplace: Workplace) -> None:
+    config = workplace.folder / "safetake.toml"
+    config.write_text(
+        config.read_text() + '[sources.new]\ntype = "files"\npath = "new"\n'
+        '[copies.elsewhere]\nlocation = "second"\npassword_file = "second.password"\n'
+        '[copies.away]\nlocation = "not/there"\npassword_file = "second.password"\n'
+    )
+    for name, text in (("second.password", "another one"), ("third.password", "a third one")):
+        (workplace.folder / name).write_text(text + "\n")
+        (workplace.folder / name).chmod(0o600)
+    workplace.run("copy", "elsewhere", "--init")
+    workplace.run("key", "add", "--new-password-file", "third.password")
+    page = workplace.run("kit").stdout
+    assert "**Never backed up: new**" in page
+    assert re.search(r"\| 2, made by \S+ [-\d]+ \(this one\), \S+ [-\d]+ \|", page)
+    assert re.search(r"\| copy elsewhere \| `.*/second`, .* 1 snapshots, the newest of ", page)
+    assert "NOT REACHED when this page was made" in page
+    assert "another one" not in page
+    assert "The copy elsewhere has a password of its own." in page
+    both = workplace.run("kit", "--with-password").stdout
+    assert "printf '%s\\n' 'another one' > kit.password" in both
+    assert len(commands(both)) == len(commands(page)) + 1, "a copy's password is no step"
+
+
+SECRETS = """
+[sources.vectors]
+type = "chroma"
+url = "http://127.0.0.1:1"
+headers = {Authorization = "Bearer sesame-1"}
+headers_env = {X-Token = "CHROMA_TOKEN"}
+[sources.queue]
+type = "redis"
+url = "redis://127.0.0.1:6379"
+password_env = "QUEUE_PASSWORD"
+[services.api]
+start = ["sh", "-c", "API_TOKEN=sesame-2 http://me:sesame-3@host/ --db-password=sesame-4 sesame-9"]
+stop = ["redis-cli", "-a", "sesame-5", "--secret", "sesame-6", "shutdown"]
+running = ["curl", "-H", "Authorization: Bearer sesame-7", "-u", "me:sesame-8", "http://host/"]
+health = "http://host/health?key=sesame-10"
+[notify]
+urls = ["json://host/sesame-11"]
+# sesame-12
+"""
+
+
+def test_no_secret_of_the_configuration_is_printed(workplace: Workplace) -> None:
+    config = workplace.folder / "safetake.toml"
+    config.write_text(config.read_text() + SECRETS)
+    workplace.environment |= {"QUEUE_PASSWORD": "sesame-9", "CHROMA_TOKEN": "sesame-13"}
+    page = workplace.run("kit").stdout
+    assert re.findall(r"sesame\S*", page) == []
+    (block,) = re.findall(r"^```toml\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    printed = tomllib.loads(block)
+    assert list(printed) == ["sources", "services"]
+    assert printed["sources"]["projects"]["path"] == str(workplace.folder / "projects.db")
+    assert printed["services"]["api"]["stop"] == [
+        "redis-cli", "-a", "***", "--secret", "***", "shutdown",
+    ]  # fmt: skip
+    assert "`***` stands for a secret" in page
+    assert hidden_words(["run", "--port", "80", "-a", "x"], []) == [
+        "run",
+        "--port",
+        "80",
+        "-a",
+        "x",
+    ]
+
+
+def damaged(workplace: Workplace) -> None:
     for pack in (workplace.folder / "repo" / "data").rglob("*/*"):
         content = bytearray(pack.read_bytes())
         content[len(content) // 2 - 400 : len(content) // 2] = bytes(400)
         pack.chmod(0o600)
         pack.write_bytes(content)
+
+
+def test_a_kit_that_is_not_enough(workplace: Workplace) -> None:
+    damaged(workplace)
     document = workplace.json("kit", "--check", code=1)
     wrong = [check["name"] for check in document["checks"] if not check["ok"]]
-    assert "safetake --config kit.toml restore latest --to restored" in wrong
+    assert "safetake --config kit.toml restore latest projects --to restored" in wrong
     assert "both ways bring back the same" in wrong
+    page = workplace.run("kit").stdout
+    assert "rehearsal of this page FAILED" in page
+    assert "| DAMAGED |" in page
 
 
+@pytest.mark.slow
+def test_two_ways_that_are_wrong_together(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They agree with one another, and not with the facts of the snapshot."""
+    from safetake import configfile
+    from safetake.connect import open_repository
+    from safetake.kit.collect import make
+    from safetake.kit.rehearse import check_kit
+
+    for name, value in workplace.environment.items():
+        monkeypatch.setenv(name, value)
+    file = workplace.folder / "safetake.toml"
+    with open_repository(configfile.load(file)) as repository:
+        kit = make(configfile.load(file), repository, file, with_password=False)
+        facts: Any = kit.entries["projects"]["facts"]
+        facts["rows"]["projects"] += 1
+        document = check_kit(kit, repository, "password", None)
+    wrong = [check.name for check in document.checks if not check.ok]
+    assert wrong == ["restored: row counts"]
+    assert document.verdict == "failed"
+
+
+@pytest.mark.slow
 def test_the_password_is_in_no_process_list(empty: Workplace) -> None:
     secret = "xyzzy-plugh-4711"
     (empty.folder / "secret").write_text(secret + "\n")

@@ -20,29 +20,27 @@ from safetake.cli.common import Command, Settings, pass_settings
 def command(settings: Settings, target: Path | None, with_password: bool, check: bool) -> int:
     """Print the recovery kit, or check that it is enough.
 
-    One page to keep elsewhere: where the repository is, what is needed, and the exact commands,
-    with safetake and with stock restic. With --check every command of the page is run as written,
-    with nothing but the repository and the page, and both ways must bring back the same.
+    One page to keep elsewhere: what to do first, where the repository is, what is needed, and the
+    exact commands, with safetake and with stock restic. With --check every command of the page is
+    run as written, with nothing but the repository and the page; both ways must bring back the
+    same, and each store must answer as its snapshot says.
     """
     from safetake.cli import output
     from safetake.errors import UsageError
-    from safetake.kit.page import make, markdown
+    from safetake.kit.collect import make
+    from safetake.kit.page import markdown
     from safetake.kit.rehearse import check_kit
     from safetake.operate.history import recorded
     from safetake.password import read_password
-    from safetake.snapshots import list_snapshots
 
     path = settings.find()
     config = settings.load()
     password = read_password(config.repository)
     with settings.open(config) as repository:
-        snapshots = [one for one in list_snapshots(repository) if not one.safety]
-        newest = snapshots[-1] if snapshots else None
-        text = path.read_text(encoding="utf-8")
-        kit = make(config, repository, newest, password if with_password else None, text)
+        kit = make(config, repository, path, with_password=with_password)
         page = markdown(kit)
         if check:
-            if newest is None:
+            if kit.newest is None:
                 raise UsageError(
                     "there is no snapshot to check the kit with", hint="run `safetake backup`"
                 )

@@ -1,13 +1,15 @@
 """Is the kit enough? Its commands, run one by one in an empty folder with an empty HOME.
 
 Nothing else is used: no configuration, no cache, no variable of this machine's environment. Both
-ways, safetake's and restic's, must bring back the same trees.
+ways, safetake's and restic's, must bring back the same trees, and the stores in them must answer as
+the snapshot says: two ways that are wrong together are not enough.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 import shutil
 import stat
 import subprocess
@@ -19,10 +21,22 @@ from typing import TYPE_CHECKING
 
 from safetake import sandbox
 from safetake.clock import now_ns
+from safetake.errors import DamagedError
 from safetake.evidence import Check, Draft, Evidence, Step, save
 from safetake.evidence.versions import place, versions
-from safetake.kit.page import CONFIG_FILE, PASSWORD_FILE, PLAIN, RESTORED, Kit, commands, markdown
+from safetake.kit.collect import Kit
+from safetake.kit.page import (
+    CONFIG_FILE,
+    MEASURED,
+    PASSWORD_FILE,
+    PLAIN,
+    RESTORED,
+    commands,
+    markdown,
+)
+from safetake.proof.verify import OPEN_TIMEOUT_S, question
 from safetake.scratch import scratch_folder
+from safetake.snapshots import find_snapshot
 
 if TYPE_CHECKING:
     from safetake.repository import Repository
@@ -41,12 +55,14 @@ def check_kit(
     started_ns = now_ns()
     checks: list[Check] = []
     steps: list[Step] = []
+    problems = list(kit.damaged)
+    measured: dict[str, float] = {"bytes": float(kit.bytes)}
     with scratch_folder(scratch) as folder:
         (folder / "home").mkdir()
         work = folder / "work"
         work.mkdir()
         environment = _environment(folder)
-        if kit.password is None:  # as its first step says
+        if kit.first.password is None:  # as its first step says
             (work / PASSWORD_FILE).touch(mode=0o600)
             (work / PASSWORD_FILE).write_text(password + "\n", encoding="utf-8")
         script = folder / "command.sh"
@@ -54,7 +70,7 @@ def check_kit(
         there = shutil.which("restic", path=environment["PATH"]) is not None
         for command in commands(markdown(kit)):
             hidden = _shown(command)
-            if not there and ("restic" in command.split()[0] or PLAIN in command):
+            if not there and _fills(command) == PLAIN:
                 checks.append(
                     Check(name=hidden, ok=False, expected="exit code 0",
                           found="restic is not installed on this machine")
@@ -72,22 +88,17 @@ def check_kit(
             spent = time.monotonic() - began
             good = done.returncode == 0
             last = (done.stderr.decode("utf-8", "replace").strip().splitlines() or [""])[-1]
+            if (key := MEASURED.get(_fills(command))) is not None:
+                measured[key] = measured.get(key, 0.0) + spent
             steps.append(Step(name=hidden, started_ns=at, seconds=spent, ok=good))
             checks.append(
                 Check(name=hidden, ok=good, expected="exit code 0",
                       found=f"exit code {done.returncode}" + ("" if good else f": {last}"))
             )  # fmt: skip
-        for name in kit.sources:
-            first, second = (_tree(work / way / name) for way in (RESTORED, PLAIN))
-            checks.append(
-                Check(
-                    name="both ways bring back the same",
-                    source=name,
-                    ok=bool(first) and first == second,
-                    expected=_words(first),
-                    found=_words(second),
-                )
-            )
+        for name in kit.stores:
+            checks += _compared(kit, name, work, folder)
+        if any(not check.ok for check in checks) and _moved(kit, repository):
+            problems.append("a snapshot was made while this ran: check the kit again")
     host, user = place()
     return save(
         repository,
@@ -99,12 +110,52 @@ def check_kit(
             host=host,
             user=user,
             repository=repository.id,
-            snapshot=kit.snapshot,
+            snapshot=kit.newest.id if kit.newest is not None else "",
             versions=versions(),
             checks=checks,
             steps=steps,
+            measured=measured,
+            problems=problems,
         ),
     )
+
+
+def _compared(kit: Kit, name: str, work: Path, folder: Path) -> list[Check]:
+    """Both ways against each other, and against what was recorded at the cut."""
+    first, second = (_tree(work / way / name) for way in (RESTORED, PLAIN))
+    same = bool(first) and first == second
+    found = [
+        Check(
+            name="both ways bring back the same", source=name, ok=same,
+            expected=_words(first), found=_words(second),
+        )
+    ]  # fmt: skip
+    for way, tree in ((RESTORED, first), (PLAIN, second)):
+        if not tree or (way == PLAIN and same):
+            continue  # named above, or known already: opening may change a copy
+        if name not in kit.entries:
+            continue  # its snapshot is a problem of the kit
+        room = folder / f"{way}-{name}"
+        room.mkdir()
+        found += [
+            Check(name=f"{way}: {one.name}", source=name, ok=one.ok, expected=one.expected,
+                  found=one.found, detail=one.detail)
+            for one in question(kit.stores[name].type, work / way / name, kit.entries[name], room,
+                                OPEN_TIMEOUT_S)
+        ]  # fmt: skip
+    return found
+
+
+def _moved(kit: Kit, repository: Repository) -> bool:
+    """Whether `latest` of any group is another snapshot by now."""
+    for group in kit.groups:
+        try:
+            newest = find_snapshot(repository, "latest", group.sources)
+        except DamagedError:
+            return False
+        if group.snapshot is None or newest.id != group.snapshot.id:
+            return True
+    return False
 
 
 def _shown(command: str) -> str:
@@ -113,6 +164,15 @@ def _shown(command: str) -> str:
         if command.endswith(f" > {file}"):
             return f"({what} {file})"
     return command
+
+
+def _fills(command: str) -> str:
+    """The folder of the way that a command belongs to; restic's list of snapshots to its way."""
+    words = shlex.split(command)
+    for way in (RESTORED, PLAIN):
+        if any(word == way or word.startswith(f"{way}/") for word in words):
+            return way
+    return PLAIN if words[0] == "restic" else ""
 
 
 def _environment(folder: Path) -> dict[str, str]:
@@ -127,7 +187,7 @@ def _confined(words: list[str], folder: Path, kit: Kit) -> list[str]:
     """Nothing but the scratch folder is written, and the repository's locks."""
     if sandbox.abi() < 3:
         return words
-    return sandbox.command(words, [folder, Path(kit.location)], None)
+    return sandbox.command(words, [folder, Path(kit.first.location)], None)
 
 
 def _tree(root: Path) -> dict[str, str]:
