@@ -26,12 +26,8 @@ def describe(folder: Path, name: str, command: list[str], environment: dict[str,
 
 def running(folder: Path, name: str) -> int:
     """Its pid, or 0 when it does not run."""
-    try:
-        pid = int((folder / f"{name}.pid").read_text(encoding="ascii"))
-        state = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ValueError, ProcessLookupError):
-        return 0
-    return 0 if state in "ZX" else pid
+    pid = _started(folder, name)
+    return pid if pid in groups() else 0
 
 
 def start(folder: Path, name: str) -> None:
@@ -44,18 +40,19 @@ def start(folder: Path, name: str) -> None:
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            start_new_session=True,
+            process_group=0,  # a session would have a weight of its own; it is killed as a group
         )
     (folder / f"{name}.pid").write_text(str(process.pid), encoding="ascii")
 
 
 def stop(folder: Path, name: str) -> bool:
-    """SIGTERM, and wait; False when it does not end within STOP_SECONDS."""
-    pid = running(folder, name)
-    if pid:
-        os.kill(pid, signal.SIGTERM)
+    """SIGTERM to the process and all it started, as systemd does, and wait.
+
+    False when something of it goes on after STOP_SECONDS.
+    """
+    _signal(folder, name, signal.SIGTERM)
     deadline = time.monotonic() + STOP_SECONDS
-    while running(folder, name):
+    while members(folder, name):
         if time.monotonic() > deadline:
             return False
         time.sleep(0.02)
@@ -64,11 +61,51 @@ def stop(folder: Path, name: str) -> bool:
 
 def kill(folder: Path, name: str) -> None:
     """SIGKILL to the process and all it started."""
-    if pid := running(folder, name):
+    _signal(folder, name, signal.SIGKILL)
+    while members(folder, name):
+        time.sleep(0.01)
+
+
+def sweep(home: Path) -> None:
+    """SIGKILL to whatever has `home` as its HOME: also what has left its process group."""
+    wanted = b"\0HOME=" + os.fsencode(home) + b"\0"
+    for pid in groups():
+        with contextlib.suppress(OSError):  # of somebody else, or gone
+            if wanted in b"\0" + Path(f"/proc/{pid}/environ").read_bytes():
+                os.kill(pid, signal.SIGKILL)
+
+
+def members(folder: Path, name: str) -> list[int]:
+    """What lives of the process and all it started, also when it has ended itself."""
+    group = _started(folder, name)
+    return [pid for pid, its in groups().items() if its == group] if group else []
+
+
+def groups() -> dict[int, int]:
+    """The process group of each process of this machine that lives."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if entry.name.isdigit():
+                stat = (entry / "stat").read_text(encoding="utf-8", errors="replace")
+                state, _, group = stat.rpartition(")")[2].split()[:3]
+                if state not in "ZX":
+                    found[int(entry.name)] = int(group)
+    return found
+
+
+def _started(folder: Path, name: str) -> int:
+    """The pid that it was started with, which is the number of its group; 0: never started."""
+    try:
+        return int((folder / f"{name}.pid").read_text(encoding="ascii"))
+    except (FileNotFoundError, ValueError):
+        return 0
+
+
+def _signal(folder: Path, name: str, number: int) -> None:
+    if members(folder, name):
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(pid, signal.SIGKILL)
-        while running(folder, name):
-            time.sleep(0.01)
+            os.killpg(_started(folder, name), number)
 
 
 def last_words(folder: Path, name: str) -> str:
