@@ -21,7 +21,11 @@ class DrillServiceConfig(Section):
     health: str = Field(
         default="", description="URL that answers 2xx when it is well, with `{port}`"
     )
-    contains: str = Field(default="", description="text that the answer must contain")
+    contains: str = Field(
+        default="",
+        description="text that the answer must contain; `{count:SOURCE}` or `{count:SOURCE/PART}` "
+        "in it is the number of items that are there",
+    )
     uses: list[str] = Field(default=[], description="names of its sources; empty: all")
 
 

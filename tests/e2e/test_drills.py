@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from safetake.tomltext import toml
 from tests.e2e.test_recovery import Site, site
 from tests.support.sample_application import EXAMPLES, running_load
 
 __all__ = ["site"]
 
 
-def drilled(site: Site) -> None:
-    """Say in the configuration how the services are started on copies."""
-    names = {
+def drill_section(site: Site) -> dict[str, Any]:
+    """How the services are started on copies: `[drill]` of the configuration."""
+    environment = {
         "DATABASE_URL": "sqlite:///{projects}",
         "CHROMA_PATH": "{vectors}",
         "REDIS_URL": "{queue}/0",
@@ -27,15 +27,15 @@ def drilled(site: Site) -> None:
         "PYTHONPATH": str(EXAMPLES),
     }
     program = [sys.executable, "-m", "script_generator"]
-    environment = "{" + ", ".join(f'{k} = "{v}"' for k, v in names.items()) + "}"
-    toml = [
-        f"[drill.services.{name}]\n"
-        f"command = {json.dumps([*program, name, '--port', '{port}'])}\n"
-        f"environment = {environment}\n"
-        'health = "http://127.0.0.1:{port}/api/v1/health"\n'
+    services = {
+        name: {
+            "command": [*program, name, "--port", "{port}"],
+            "environment": dict(environment),
+            "health": "http://127.0.0.1:{port}/api/v1/health",
+        }
         for name in site.names
-    ]
-    site.config.write_text(site.config.read_text() + "\n" + "\n".join(toml))
+    }
+    return {"services": services}
 
 
 def bad(document: dict[str, Any]) -> list[Any]:
@@ -44,7 +44,7 @@ def bad(document: dict[str, Any]) -> list[Any]:
 
 @pytest.mark.slow
 def test_both_drills(site: Site, tmp_path: Path) -> None:
-    drilled(site)
+    site.config.write_text(site.config.read_text() + "\n" + toml({"drill": drill_section(site)}))
     with running_load(site.services, tmp_path / "journal.jsonl", "--workers", "2") as load:
         load.wait_for(150)
         taken = site.safetake("backup")

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,8 @@ class Site:
             "database_url", "chroma_path", "redis_url", "scripts_dir",
             "project_service_url", "generation_service_url",
         )}  # fmt: skip
-        environment = {**own, "PYTHONPATH": str(EXAMPLES)}
+        ours = filter(None, (str(EXAMPLES), os.environ.get("PYTHONPATH")))
+        environment = {**own, "PYTHONPATH": os.pathsep.join(ours)}
         self.control = folder / "control"
         self.control.mkdir()
         toml = [
@@ -138,7 +140,14 @@ class Site:
 
 @pytest.fixture
 def site(tmp_path: Path, redis_server: RedisServer) -> Iterator[Site]:
-    made = Site(tmp_path, redis_server)
+    with running_site(tmp_path, redis_server) as made:
+        yield made
+
+
+@contextmanager
+def running_site(folder: Path, server: RedisServer) -> Iterator[Site]:
+    """The application with empty stores, its services healthy, and an empty repository."""
+    made = Site(folder, server)
     subprocess.run(
         [sys.executable, "-m", "script_generator", "init", "--sync-threshold", "100"],
         env=made.environment, check=True, capture_output=True,

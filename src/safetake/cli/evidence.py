@@ -126,18 +126,19 @@ def export(settings: Settings, wanted: str, target: Path) -> int:
 def verify(settings: Settings, file: Path | None) -> int:
     """Check the chain of all documents, or an exported FILE against it.
 
-    Exit code 1 when one was changed, is damaged or missing, or FILE is not the one in the
-    repository; each is named.
+    Exit code 1 when one was changed, is damaged or missing, or FILE is not what the one in the
+    repository says; each is named. FILE is what `export` wrote: .json, .html or .md.
     """
     from safetake.cli import output
     from safetake.evidence import load_all, verify_chain
+    from safetake.evidence.exported import check_file
 
     config = settings.load()
     with settings.open(config) as repository:
         problems = verify_chain(repository, _known(settings, repository))
         documents = {one.id: one for one in load_all(repository)}
     if file is not None:
-        problems += _check_file(file, documents)
+        problems += check_file(file, documents)
     if settings.json:
         output.document({"documents": len(documents), "ok": not problems, "problems": problems})
     else:
@@ -176,18 +177,3 @@ def _known(settings: Settings, repository: Repository) -> list[str]:
 
     records = History(settings.load(), repository).records()
     return [str(record.facts["evidence"]) for record in records if record.facts.get("evidence")]
-
-
-def _check_file(file: Path, documents: dict[str, Evidence]) -> list[str]:
-    from safetake.errors import DamagedError
-    from safetake.evidence import parse
-
-    try:
-        found = parse(file.read_bytes())
-    except DamagedError as error:
-        return [f"{file}: {error}"]
-    except OSError as error:
-        return [f"{file}: {error.strerror}"]
-    if found.id not in documents:
-        return [f"{file}: the repository has no such document: it was changed, or is of another"]
-    return []

@@ -109,20 +109,21 @@ class Truth:
             alive = " AND (expires = 0 OR expires > :later)"
             later = int(time.time() * 1000) + TTL_SLACK_MS
             binding = {"source": source, "later": later, "slack": TTL_SLACK_MS}
-            for field_, what, query in (
-                ("missing", "is missing", f"{mine}{alive} EXCEPT {theirs}"),
-                ("extra", "was not there", f"{theirs} EXCEPT {mine}"),
+            for field_, query in (
+                ("missing", f"{mine}{alive} EXCEPT {theirs}"),
+                ("extra", f"{theirs} EXCEPT {mine}"),
                 (
                     "changed",
-                    "is another",
-                    "SELECT a.part, a.name FROM main.item a JOIN now.item b ON b.source = a.source"
+                    "SELECT a.part, a.name, a.digest != b.digest, a.expires, b.expires "
+                    "FROM main.item a JOIN now.item b ON b.source = a.source"
                     " AND b.part = a.part AND b.name = a.name WHERE a.source = :source AND "
                     "(a.digest != b.digest OR abs(a.expires - b.expires) > :slack)",
                 ),
             ):
                 count = db.execute(f"SELECT count(*) FROM ({query})", binding).fetchone()[0]
                 setattr(found, field_, int(count))
-                for part, name in db.execute(f"{query} LIMIT {EXAMPLES}", binding):
+                for part, name, *how in db.execute(f"{query} LIMIT {EXAMPLES}", binding):
+                    what = _WHAT.get(field_) or _change(*how)
                     found.examples.append(f"{part + ' ' if part else ''}{name} {what}")
         finally:
             db.execute("DETACH now")
@@ -132,6 +133,20 @@ class Truth:
     def close(self) -> None:
         """Close the file."""
         self._db.close()
+
+
+_WHAT = {"missing": "is missing", "extra": "was not there"}
+
+
+def _change(content: int, before_ms: int, now_ms: int) -> str:
+    if content:
+        return "is another"
+    if not now_ms:
+        return "never expires, and did"
+    if not before_ms:
+        return "expires, and did not"
+    seconds = abs(before_ms - now_ms) / 1000
+    return f"expires {seconds:.0f} s {'earlier' if now_ms < before_ms else 'later'} than it did"
 
 
 def rows(path: Path) -> Iterator[Item]:
