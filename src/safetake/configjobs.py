@@ -7,7 +7,7 @@ Sections: `[jobs.NAME]`, `[retention]`, `[references.NAME]`, `[drift]`, `[integr
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, ConfigDict, Field, field_validator, model_validator
@@ -98,6 +98,16 @@ class JobConfig(Section):
     @classmethod
     def _cron(cls, schedule: str | None) -> str | None:
         return None if schedule is None else _expression(schedule)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _never_in_place(cls, told: Any) -> Any:
+        if isinstance(told, dict) and "in_place" in told:
+            raise ValueError(
+                "a drill in place is never a job: it stops production, and a person confirms it "
+                "with `safetake drill total-loss --in-place`"
+            )
+        return told
 
     @model_validator(mode="after")
     def _fits(self) -> JobConfig:

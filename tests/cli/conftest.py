@@ -88,8 +88,8 @@ def make_data(folder: Path) -> None:
     (folder / "scripts" / "odd\nname").write_text("x")
 
 
-def in_a_terminal(place: Workplace, *words: str, **variables: str) -> str:
-    """What a person sees: the command on a pseudo-terminal."""
+def in_a_terminal(place: Workplace, *words: str, typed: str = "", **variables: str) -> str:
+    """What a person sees, who has typed something: the command on a pseudo-terminal."""
     main, other = pty.openpty()
     process = subprocess.Popen(
         place.command(*words),
@@ -100,6 +100,7 @@ def in_a_terminal(place: Workplace, *words: str, **variables: str) -> str:
         stderr=other,
     )
     os.close(other)
+    os.write(main, typed.encode())
     seen = b""
     while process.poll() is None or select.select([main], [], [], 0.2)[0]:
         if select.select([main], [], [], 0.2)[0]:

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
               shell_complete=complete_snapshots, help="Recover from this one.")  # fmt: skip
 @click.option("--unconfined", is_flag=True,
               help="Go on where the kernel can not keep the drill to its folder.")  # fmt: skip
+@click.option("--in-place", is_flag=True,
+              help="On production: total-loss, by a restore that can be undone.")  # fmt: skip
+@click.option("--confirm", metavar="PHRASE",
+              help="With --in-place: the words that it asks for.")  # fmt: skip
+@click.option("--no-writers", is_flag=True,
+              help="With --in-place: you have stopped the writers that it can not.")  # fmt: skip
 @pass_settings
 def command(
     settings: Settings,
@@ -26,6 +32,9 @@ def command(
     sources: tuple[str, ...],
     snapshot: str,
     unconfined: bool,
+    in_place: bool,
+    confirm: str | None,
+    no_writers: bool,
 ) -> int:
     """Rehearse a disaster on isolated copies.
 
@@ -33,6 +42,9 @@ def command(
     from the snapshot, spoiled, recovered with the commands that an operator types, and compared
     item by item with what was there. Production is never touched: the kernel sees to it. Exit code
     1 when anything is not as it was, or a target was missed.
+
+    With --in-place the services are stopped and the live stores replaced by a snapshot of
+    themselves, after you have typed what it asks for.
     """
     from safetake.cli import output
     from safetake.drill.run import Wanted, drill
@@ -40,6 +52,11 @@ def command(
     from safetake.password import read_password
     from safetake.snapshots import find_snapshot
 
+    if in_place or confirm is not None or no_writers:
+        return _in_place(
+            settings, scenario, sources, confirm, no_writers, in_place=in_place,
+            others=unconfined or snapshot != "latest",
+        )  # fmt: skip
     config = settings.load()
 
     def told(step: str) -> None:
@@ -58,6 +75,35 @@ def command(
             told,
         )
         facts.drill(run, document)
+    return _told(settings, document)
+
+
+def _in_place(
+    settings: Settings,
+    scenario: str,
+    sources: tuple[str, ...],
+    confirm: str | None,
+    no_writers: bool,
+    *,
+    in_place: bool,
+    others: bool,
+) -> int:
+    from safetake.cli.drill_in_place import run
+    from safetake.errors import UsageError
+
+    if not in_place:
+        raise UsageError("--confirm and --no-writers go with --in-place")
+    if others:
+        raise UsageError(
+            "--snapshot and --unconfined do not go with --in-place: it takes a snapshot of its own"
+        )
+    document = run(settings, scenario, sources, confirm, no_writers=no_writers)
+    return _told(settings, document)
+
+
+def _told(settings: Settings, document: Evidence) -> int:
+    from safetake.cli import output
+
     if settings.json:
         output.document(document.as_dict())
     else:

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from safetake.backup import snapshot_taken
+from safetake.backup import BackupReport, snapshot_taken
 from safetake.errors import (
     DamagedError,
     RefusedError,
@@ -46,7 +46,9 @@ OpenRepository = Callable[[], "tuple[Repository, SnapshotInfo]"]
 
 
 @dataclass(slots=True)
-class _One:
+class One:
+    """One source of the restore."""
+
     name: str
     restorer: Restorer
     work: RestoreWork
@@ -69,7 +71,7 @@ class Engine:
         self._progress = progress or (lambda what, done, total: None)
         self._warnings: list[str] = []
         self._problems: list[str] = []
-        self._ones: dict[str, _One] = {}
+        self._ones: dict[str, One] = {}
         for name, told in journal.plan["sources"].items():
             source = config.sources.get(name)
             if source is None or source.type != told["type"]:
@@ -78,7 +80,7 @@ class Engine:
                     f"({told['type']}), and the configuration has none like that",
                     hint="use the configuration that the restore was begun with",
                 )
-            self._ones[name] = _One(
+            self._ones[name] = One(
                 name, restorer(name, source), self._work(name, told), told["saved"]
             )
         used = {*journal.plan["stop"], *journal.plan["gate"]}
@@ -126,7 +128,7 @@ class Engine:
         self._end(COMMIT)
         return self._outcome()
 
-    def _failed(self, error: BaseException) -> None:
+    def _failed(self, error: BaseException) -> NoReturn:
         text = str(error) or type(error).__name__
         self._say("failed", text)
         try:
@@ -140,7 +142,7 @@ class Engine:
             raise error
         also = "".join(f"\nBut a service does not run again: {p}" for p in self._problems)
         raise RolledBackError(
-            f"{text}\nThe data is exactly as it was before (restore {self._journal.id}){also}",
+            f"{text}\n{self._as_before()} (restore {self._journal.id}){also}",
             hint=error.hint,
         ) from error
 
@@ -164,6 +166,7 @@ class Engine:
                 continue
             with self._step(f"confirm:{one.name}", "the live store is the restored one"):
                 _all_well(one.name, one.restorer.confirm(one.work))
+        self._switched()
         self._set()
         self._start("start")
         self._health()
@@ -181,7 +184,7 @@ class Engine:
         yield facts
         self._journal.finish(name, seconds=round(time.perf_counter() - started, 3), **facts)
 
-    def _stage(self, one: _One, repository: _Once) -> None:
+    def _stage(self, one: One, repository: _Once) -> None:
         step = f"stage:{one.name}"
         if self._journal.step(step):
             return
@@ -197,7 +200,7 @@ class Engine:
             facts["bytes"] = report.sources[one.name]["bytes"]
         self._warnings += report.problems
 
-    def _check_staged(self, one: _One) -> None:
+    def _check_staged(self, one: One) -> None:
         step = f"check:{one.name}"
         if self._journal.step(step):
             return
@@ -255,6 +258,7 @@ class Engine:
                     )
                 spent = time.perf_counter() - started
                 self._journal.finish("safety", seconds=round(spent, 3), snapshot=report.id)
+                self._safe(taken, report, opened)
                 yield
         except SourceError as error:
             raise SourceError(
@@ -264,7 +268,7 @@ class Engine:
             for one in locked:
                 one.restorer.let_go(one.work)
 
-    def _to_save(self, one: _One) -> bool:
+    def _to_save(self, one: One) -> bool:
         """Not saved yet, or saved by a process that died before it changed anything."""
         if self._journal.step(f"switch:{one.name}"):
             return False
@@ -273,7 +277,7 @@ class Engine:
             return False
         return not (begun and one.work.mode != "online")
 
-    def _source(self, one: _One) -> Source:
+    def _source(self, one: One) -> Source:
         from safetake.sources import build
 
         config = self._config.sources[one.name]
@@ -307,7 +311,7 @@ class Engine:
             step = f"{word}:{name}"
             if begun is None or self._journal.step(step):
                 continue
-            state = begun["service"] if word != "start" else _to_run(begun["service"])
+            state = begun["service"] if word != "start" else self._to_run(begun["service"])
             with self._step(step, self._services[name].describe()):
                 self._services[name].start(state)
 
@@ -350,6 +354,27 @@ class Engine:
                 raise
             facts["services"] = {health.name: health.last for health in report.services}
 
+    # ------------------------------------------------------------------------ what a drill adds
+
+    def _safe(self, saved: Sequence[One], report: BackupReport, opened: Repository) -> None:
+        """Between saving and switching, writers kept out."""
+
+    def _switched(self) -> None:
+        """Every store is the restored one; no service was started yet."""
+
+    def _kept(self, switched: Sequence[One]) -> Collection[str]:
+        """The sources that stay as they are on the way back."""
+        return ()
+
+    def _as_before(self) -> str:
+        """What the way back led to."""
+        return "The data is exactly as it was before"
+
+    def _to_run(self, state: dict[str, Any]) -> dict[str, Any]:
+        """After a restore a service runs, also one that had died of its data; what somebody scaled
+        to nothing stays there."""
+        return state if "replicas" in state else {**state, "running": True}
+
     # ------------------------------------------------------------------------ back, and the end
 
     def back(self, reason: str = "asked for") -> Outcome:
@@ -372,7 +397,7 @@ class Engine:
                 step = f"back-stop:{name}"
                 if f"start:{name}" in journal.begun and not journal.step(step):
                     with self._step(step, self._services[name].describe()):
-                        state = _to_run(journal.begun[f"stop:{name}"]["service"])
+                        state = self._to_run(journal.begun[f"stop:{name}"]["service"])
                         self._services[name].stop(state)
         for service, source in reversed(journal.plan["switch"]):
             begun, step = journal.begun.get(f"set:{service}:{source}"), f"unset:{service}:{source}"
@@ -381,12 +406,13 @@ class Engine:
                     self._services[service].switch(source, begun["old"])
                     if service not in journal.plan["stop"]:
                         self._services[service].restart()
+        kept = self._kept(switched)
         for one in reversed(switched):
-            if not journal.step(f"back:{one.name}"):
+            if one.name not in kept and not journal.step(f"back:{one.name}"):
                 with self._step(f"back:{one.name}", "the data from before"):
                     one.restorer.switch_back(one.work)
         self._start_again()
-        self._end(BACK)
+        self._end(BACK, kept)
         return self._outcome()
 
     def _start_again(self) -> None:
@@ -401,10 +427,10 @@ class Engine:
                 self._journal.finish(step, problem=str(error))
             self._start_again()
 
-    def _end(self, decision: str) -> None:
+    def _end(self, decision: str, kept: Collection[str] = ()) -> None:
         committed = decision == COMMIT
         for one in self._ones.values():
-            one.restorer.finish(one.work, committed=committed)
+            one.restorer.finish(one.work, committed=committed or one.name in kept)
             if workfolder.mine(one.work.work, self._journal):
                 workfolder.clear(one.work.work)
         self._journal.end("committed" if committed else "rolled back")
@@ -459,12 +485,6 @@ def _all_well(name: str, checks: list[Check]) -> None:
         )
     if not checks:
         raise DamagedError(f"{name}: no question was asked of it")
-
-
-def _to_run(state: dict[str, Any]) -> dict[str, Any]:
-    """After a restore a service runs, also one that had died of its data; what somebody scaled to
-    nothing stays there."""
-    return state if "replicas" in state else {**state, "running": True}
 
 
 def _also(hint: str) -> str:

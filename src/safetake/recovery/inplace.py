@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safetake.clock import go_time, now_ns
 from safetake.errors import RefusedError, UsageError
@@ -68,14 +68,25 @@ def restore_in_place(
         plan.undo_of = undo_of
         if not agree(plan):
             return plan, None
-        journal = _begin(restores, plan)
-        engine = Engine(config, journal, say=telling.say, progress=telling.progress)
-        return plan, engine.forward(lambda: (repository, snapshot))
+        name = secrets.token_hex(8)
+        journal = create(restores, name, described(restores, name, plan))
+        return plan, engine_of(config, journal, telling).forward(lambda: (repository, snapshot))
 
 
-def _begin(restores: Path, plan: PlannedRestore) -> Journal:
-    """Write the intent of a restore durably. Raises RestoreError, RefusedError."""
-    name = secrets.token_hex(8)
+def engine_of(config: Config, journal: Journal, telling: Telling) -> Engine:
+    """What does, or undoes, what a journal says. Raises RefusedError for another configuration."""
+    made = Engine
+    if journal.plan.get("drill"):
+        from safetake.recovery.rehearsed import RehearsedEngine
+
+        made = RehearsedEngine
+    return made(config, journal, say=telling.say, progress=telling.progress)
+
+
+def described(restores: Path, name: str, plan: PlannedRestore) -> dict[str, Any]:
+    """The plan of the restore `name` as its journal keeps it. Raises RefusedError when another
+    restore is open on one of the stores.
+    """
     sources = {}
     for source in plan.sources.values():
         place = source.restorer.place() or restores / name
@@ -90,22 +101,18 @@ def _begin(restores: Path, plan: PlannedRestore) -> Journal:
         }
     for one in sources.values():
         workfolder.free(Path(str(one["work"])))
-    return create(
-        restores,
-        name,
-        {
-            "format": 1,
-            "time": go_time(now_ns()),
-            "host": socket.gethostname(),
-            "snapshot": plan.snapshot.id,
-            "bytes": sum(int(s.entry.get("bytes", 0)) for s in plan.sources.values()),
-            "sources": sources,
-            "stop": plan.stop,
-            "switch": [list(pair) for pair in plan.switch],
-            "gate": plan.gate,
-            "undo_of": plan.undo_of,
-        },
-    )
+    return {
+        "format": 1,
+        "time": go_time(now_ns()),
+        "host": socket.gethostname(),
+        "snapshot": plan.snapshot.id,
+        "bytes": sum(int(s.entry.get("bytes", 0)) for s in plan.sources.values()),
+        "sources": sources,
+        "stop": plan.stop,
+        "switch": [list(pair) for pair in plan.switch],
+        "gate": plan.gate,
+        "undo_of": plan.undo_of,
+    }
 
 
 def _none_open(restores: Path) -> None:
@@ -156,7 +163,7 @@ def resume(
     restores = restores_folder(config)
     with working(restores):
         journal = _the_open(restores)
-        engine = Engine(config, journal, say=telling.say, progress=telling.progress)
+        engine = engine_of(config, journal, telling)
         return engine.forward(lambda: opening(str(journal.plan["snapshot"])))
 
 
@@ -167,8 +174,7 @@ def roll_back(config: Config, telling: Telling) -> Outcome:
     """
     restores = restores_folder(config)
     with working(restores):
-        journal = _the_open(restores)
-        return Engine(config, journal, say=telling.say, progress=telling.progress).back()
+        return engine_of(config, _the_open(restores), telling).back()
 
 
 def undoable(config: Config, wanted: str) -> tuple[Journal, dict[str, list[str]]]:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetake.clock import go_time, now_ns
+from safetake.clock import go_time, now_ns, parse_go_time
 from safetake.errors import RefusedError, RestoreError
 from safetake.state import write_json
 from safetake.swap import sync_folder
@@ -57,6 +57,39 @@ class Journal:
     def id(self) -> str:
         """16 hexadecimal digits."""
         return self.folder.name
+
+    def amend(self, plan: dict[str, Any]) -> None:
+        """Another plan, whole or not at all: before a step of what is new in it was begun. Raises
+        RestoreError when that is not durable.
+        """
+        try:
+            write_json(self.folder / _PLAN, plan)
+        except OSError as error:
+            raise RestoreError(
+                f"the journal {self.folder} cannot be written: {error.strerror}",
+                hint="free space there",
+            ) from error
+        self.plan = plan
+
+    def timeline(self) -> list[tuple[str, int, float, bool]]:
+        """Each step that was begun: when (nanoseconds since the epoch), how many seconds it took,
+        and whether it was done. Raises OSError, ValueError.
+        """
+        found: dict[str, tuple[str, int, float, bool]] = {}
+        running = ""
+        for record in parse((self.folder / _JOURNAL).read_bytes())[0]:
+            at = parse_go_time(record["time"])
+            name = str(record.get("done", ""))
+            if running and name in ("", running):
+                began = found[running][1]
+                spent = float(record.get("seconds", (at - began) / 1e9))
+                found[running] = (running, began, max(0.0, spent), bool(name))
+                running = running if "note" in record else ""
+            if "begin" in record:
+                running = str(record["begin"])
+                found.pop(running, None)
+                found[running] = (running, at, 0.0, False)
+        return list(found.values())
 
     def step(self, name: str) -> bool:
         """Whether a step is done."""
