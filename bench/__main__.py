@@ -32,7 +32,17 @@ def _parser() -> argparse.ArgumentParser:
         "what",
         nargs="?",
         default="compare",
-        choices=["compare", "generate", "query", "rows", "barrier", "startup", "soak", "prune"],
+        choices=[
+            "compare",
+            "generate",
+            "query",
+            "rows",
+            "barrier",
+            "startup",
+            "soak",
+            "drills",
+            "prune",
+        ],
     )
     parser.add_argument("--data", type=Path, default=HERE / "data", help="scratch, up to 20 GB")
     parser.add_argument("--results", type=Path, default=HERE / "results")
@@ -41,7 +51,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--rounds", type=int, default=0, help="compare: 3, barrier: 20, startup: 15, prune: 3"
     )
-    parser.add_argument("--minutes", type=float, default=30, help="soak: how long")
+    parser.add_argument("--minutes", type=float, default=0, help="soak: 30, drills: 60")
+    parser.add_argument("--every", type=int, default=5, help="drills: minutes between them")
+    parser.add_argument("--priority", choices=["low", "normal"], default="low", help="of drills")
     parser.add_argument("--big", action="store_true", help="rows: 5 GB instead of 1M rows")
     parser.add_argument("--tools", default="safetake,restic,borg,tar,cp")
     parser.add_argument("--verify", action="store_true", help="compare restored bytes as well")
@@ -87,7 +99,13 @@ def _run(chosen: argparse.Namespace, work: Path, results: Path, scale: float) ->
     elif chosen.what == "soak":
         from bench.soak import measure as measure_soak
 
-        answer = measure_soak(work, 3 if chosen.small else chosen.minutes)
+        answer = measure_soak(work, 3 if chosen.small else chosen.minutes or 30)
+    elif chosen.what == "drills":
+        from bench import drills
+
+        minutes, every = (3, 1) if chosen.small else (chosen.minutes or 60, chosen.every)
+        answer = drills.measure(work, minutes, every, chosen.priority)
+        print(drills.table(answer))
     else:
         from bench.startup import measure as measure_startup
 

@@ -31,7 +31,8 @@ SAMPLE_S = 5.0
 SCRAPE_S = 15.0
 WARM_S = 120.0
 """Until then the daemon may grow: it has not yet done everything once."""
-CONFIG = """
+PASSWORD_ENV = "SAFETAKE_SOAK_PASSWORD"
+STORES = """
 [repository]
 location = "repository"
 password_env = "SAFETAKE_SOAK_PASSWORD"
@@ -51,6 +52,8 @@ path = "data/scripts"
 state = "state"
 [daemon]
 listen = "127.0.0.1:{port}"
+"""
+JOB = """
 [jobs.everything]
 kind = "backup"
 schedule = "* * * * *"
@@ -64,7 +67,7 @@ def measure(work: Path, minutes: float) -> dict[str, Any]:
     remove(folder)
     (folder / "data").mkdir(parents=True)
     (folder / "logs").mkdir()
-    os.environ["SAFETAKE_SOAK_PASSWORD"] = PASSWORD
+    os.environ[PASSWORD_ENV] = PASSWORD
     processes = Processes(folder / "logs", {"PYTHONPATH": sample_application()})
     try:
         return _run(folder, processes, minutes)
@@ -82,9 +85,10 @@ def _run(folder: Path, processes: Processes, minutes: float) -> dict[str, Any]:
     application.start_services()
     application.wait_healthy()
     port = free_port()
-    (folder / "safetake.toml").write_text(CONFIG.format(redis=application.redis_url, port=port))
-    _safetake(folder, "init")
-    _safetake(folder, "run", "everything")  # the first one stores everything
+    stores = STORES.format(redis=application.redis_url, port=port)
+    (folder / "safetake.toml").write_text(stores + JOB)
+    said(folder, "init")
+    said(folder, "run", "everything")  # the first one stores everything
     application.start_load(folder / "journal", workers=2, pause=0.5)
     log = folder / "logs" / "daemon.log"
     with log.open("wb") as stderr:
@@ -106,7 +110,7 @@ def _run(folder: Path, processes: Processes, minutes: float) -> dict[str, Any]:
         "exit_code": code,
         **_memory(samples),
         **_punctuality(events),
-        **_repository(folder),
+        **repository(folder),
         "written_meanwhile": load,
         "load_average": os.getloadavg(),
     }
@@ -182,8 +186,9 @@ def _punctuality(events: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _repository(folder: Path) -> dict[str, Any]:
-    snapshots = json.loads(_safetake(folder, "--json", "snapshots"))
+def repository(folder: Path) -> dict[str, Any]:
+    """What is in the folder's repository, and what stock restic says of it."""
+    snapshots = json.loads(said(folder, "--json", "snapshots"))
     restic = shutil.which("restic")
     if restic is None:
         return {"snapshots": len(snapshots), "restic": "not installed"}
@@ -205,7 +210,8 @@ def _repository(folder: Path) -> dict[str, Any]:
     }
 
 
-def _safetake(folder: Path, *words: str) -> str:
+def said(folder: Path, *words: str) -> str:
+    """What the command said on stdout. Raises BenchError when it fails."""
     done = subprocess.run(
         [sys.executable, "-m", "safetake", *words],
         cwd=folder,

@@ -6,6 +6,8 @@ the URL of a Redis server), `{port}` for the service's port there, `{port:OTHER}
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from safetake.configbase import FilePath, Section, Span
@@ -70,6 +72,11 @@ class DrillConfig(Section):
     timeout: Span = Field(default=7200, gt=0, description="seconds until a drill is ended")
     start_timeout: Span = Field(
         default=120, gt=0, description="seconds until a service must be well"
+    )
+    priority: Literal["low", "normal"] = Field(
+        default="low",
+        description="of the drill's processes for processor and disk: `low` gives way to "
+        "everything else, and measures an RTO that is rather too long",
     )
     services: dict[str, DrillServiceConfig] = Field(
         default={}, description="how services are started on the copies"

@@ -88,6 +88,10 @@ class Application:
         """For the configuration of safetake."""
         return f"redis://127.0.0.1:{self._redis_port}"
 
+    def url(self, service: str) -> str:
+        """Where a service answers."""
+        return f"http://127.0.0.1:{self._ports[service]}"
+
     def start_redis(self, timeout: float = 30.0) -> None:
         """Start Redis on its folder, without persistence of its own, until it has loaded."""
         self.places.redis.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetake import __version__, sandbox
 from safetake.clock import go_time, now_ns
-from safetake.drill import processes
+from safetake.drill import priority, processes
 from safetake.drill.scenario import find_scenario, targets
 from safetake.drill.twin import Twin, allowed_ports, build
 from safetake.errors import RefusedError, SafetakeError, UsageError
@@ -222,6 +222,8 @@ def _rehearse(
             words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors,
             env=environment, cwd=twin.folder, start_new_session=True, text=True,
         )  # fmt: skip
+    if config.drill.priority == "low":
+        priority.lower(child.pid)
     ended = "the drill ended early"
     timer = _Timer(child, config.drill.timeout)
     try:

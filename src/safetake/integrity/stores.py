@@ -45,7 +45,7 @@ def ask_store(section: SourceConfig, asking: Asking, timeout: float) -> Asked:
                 stdin=given,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,
+                process_group=0,  # a session would lose the low priority of a drill
                 cwd=inner,
             )
         try:
