@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 import unicodedata
@@ -95,6 +96,22 @@ def cut(text: str, columns: int) -> str:
             break
         kept.append(c)
     return "".join(kept) + "…"
+
+
+def wrapped(text: str, columns: int = 80) -> str:
+    """The text in lines of so many columns, broken between words only; those after the first are
+    set in. A command in backticks stays in one line, so that it can be copied.
+    """
+    whole = re.sub(r"`[^`\n]*`", lambda found: found[0].replace(" ", "\0"), text)
+    lines, used = [""], 0
+    for word in whole.split(" "):
+        if used and used + 1 + width(word) > columns:
+            lines.append("  " + word)
+            used = 2 + width(word)
+        else:
+            lines[-1] += (" " if lines[-1] else "") + word
+            used = width(lines[-1])
+    return "\n".join(lines).replace("\0", " ")
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:

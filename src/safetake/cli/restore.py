@@ -111,21 +111,23 @@ def command(
             else f"{' and '.join(chosen)} exclude each other",
             hint="--to writes beside the live data; --in-place replaces it, and can be undone",
         )
-    only_live = {
+    options = {
+        "--overwrite": overwrite,
         "--dry-run": dry_run,
+        "--yes": yes,
         "--online": online,
         "--beside": beside,
         "--delete-extra": delete_extra,
         "--no-gate": no_gate,
         "--path": bool(paths),
         "--collection": bool(collections),
+        "--id": bool(ids),
         "--keys": bool(patterns),
+        "--db": db is not None,
         "--changed": changed,
         "--exact": exact,
     }
-    given = [option for option, there in only_live.items() if there]
-    if given and not (in_place or (undo and given == ["--dry-run"])):
-        raise UsageError(f"{given[0]} goes with --in-place")
+    _together(chosen[0], [option for option, there in options.items() if there])
     if resume or rollback or listing:
         if snapshot is not None:
             raise UsageError(f"{chosen[0]} takes no ID: it is about the restore that is open")
@@ -133,6 +135,12 @@ def command(
             return back.roll_back(settings)
         return live.end(settings, resume=True) if resume else live.show(settings)
     if undo:
+        if sources:
+            raise UsageError(
+                "--undo takes no SOURCE",
+                hint="all that one restore replaced goes back together; restore a single source "
+                "out of its safety snapshot: `safetake snapshots` lists it",
+            )
         return back.undo(settings, snapshot or "", dry_run=dry_run, yes=yes)
     if snapshot is None:
         raise UsageError("which snapshot?", hint="`safetake snapshots` lists them; or `latest`")
@@ -148,14 +156,44 @@ def command(
                 settings, repository, config, found, list(sources),
                 collections, ids, patterns, db, changed, exact, dry_run, yes,
             )  # fmt: skip
-        if changed or exact:
-            raise UsageError("--changed and --exact go with --collection or --keys")
         from safetake.recovery.plan import Wishes
 
         wishes = Wishes(_mode(online, beside), delete_extra, paths, not no_gate)
         return live.restore(
             settings, repository, config, found, list(sources), wishes, dry_run=dry_run, yes=yes
         )
+
+
+_GO_TOGETHER = {
+    "--to": {"--overwrite"},
+    "--in-place": {"--dry-run", "--online", "--beside", "--delete-extra", "--no-gate", "--path"},
+    "--collection": {"--dry-run", "--collection", "--id", "--changed", "--exact"},
+    "--keys": {"--dry-run", "--keys", "--db", "--changed"},
+    "--undo": {"--dry-run"},
+}
+
+
+def _together(way: str, given: list[str]) -> None:
+    """An option that would mean nothing is refused: whoever wrote it expects that it does."""
+    from safetake.errors import UsageError
+
+    allowed = _GO_TOGETHER.get(way, set())
+    if way == "--in-place":
+        if {"--collection", "--id"} & set(given):
+            way = "--collection"
+        elif {"--keys", "--db"} & set(given):
+            way = "--keys"
+        allowed = _GO_TOGETHER[way]
+    wrong = [option for option in given if option not in allowed | {"--yes"}]
+    if not wrong:
+        return
+    goes = [name for name, with_it in _GO_TOGETHER.items() if wrong[0] in with_it - {name}]
+    if not goes or "--in-place" in goes:
+        goes = [name for name in ("--in-place", *goes) if name not in ("--collection", "--keys")]
+    raise UsageError(
+        f"{wrong[0]} does not go with {way}",
+        hint=f"leave it out; it goes with {' and '.join(dict.fromkeys(goes))}",
+    )
 
 
 def _mode(online: bool, beside: bool) -> str:
@@ -228,13 +266,9 @@ def _some(
         raise UsageError("name the one SOURCE that the records or keys belong to")
     name = choose(sources, list(config.sources), "source")[0]
     source = config.sources[name]
-    if (collections or ids) and (patterns or db is not None):
-        raise UsageError("--collection is for Chroma and --keys for Redis: not both")
     if patterns or db is not None:
         from safetake.cli.restore_keys import restore_keys
 
-        if exact:
-            raise UsageError("--exact goes with --collection")
         if source.type != "redis":
             raise UsageError(f"--keys and --db are for Redis, and {name!r} is {source.type}")
         return restore_keys(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -22,12 +23,18 @@ if TYPE_CHECKING:
     from safetake.snapshots import SnapshotInfo
 
 
+_SHOWN = 5
+"""Examples of what will be lost, for each kind."""
+
+
 def _telling(settings: Settings, progress: Progress) -> Telling:
     from safetake.recovery.inplace import Telling
 
     def say(step: str, text: str) -> None:
         if not settings.quiet and not settings.json:
-            output.note(output.printable_lines(f"{step:<24} {text}"))
+            told = output.printable_lines(f"{step:<24} {text}")
+            # what services answer is of any length, and said again when it matters
+            output.note(output.cut(told, 80) if step.startswith("health:") else told)
 
     return Telling(say, progress)
 
@@ -104,7 +111,17 @@ def _agree(settings: Settings, *, dry_run: bool, yes: bool) -> Agree:
 
 def show_plan(plan: PlannedRestore) -> None:
     """What will happen, and what will be lost, within 80 columns."""
-    output.line(f"restore of snapshot {plan.snapshot.id[:8]} in place")
+    from safetake.recovery.plan import free_space
+
+    output.line(
+        f"undo of restore {plan.undo_of[:8]}: what was there before, "
+        f"snapshot {plan.snapshot.id[:8]}, in place"
+        if plan.undo_of
+        else f"restore of snapshot {plan.snapshot.id[:8]} in place"
+    )
+    paths: list[str] = next(iter(plan.sources.values())).options["paths"]  # the same for all
+    if paths:
+        _say(f"only what is named by {', '.join(paths)}")
     output.line()
     rows = [
         [name, source.outline.mode, size(source.entry.get("bytes", 0)), source.outline.target]
@@ -131,34 +148,38 @@ def show_plan(plan: PlannedRestore) -> None:
         if source.outline.absent:
             output.line(f"{name}: there is nothing there now")
         if source.outline.damaged:
-            output.line(
-                f"{name}: what is there now is saved as raw files: {source.outline.damaged}"
-            )
+            _say(f"{name}: what is there now is saved as raw files: {source.outline.damaged}")
         for loss in source.outline.losses:
             if loss.unknown:
-                output.line(f"{name}: {loss.what}: not known, {loss.unknown}")
+                _say(f"{name}: {loss.what}: not known, {loss.unknown}")
             elif loss.examples:
-                output.line(f"{name}: lost {loss.what}: {', '.join(loss.examples[:5])} …")
+                more = " …" if loss.newer > _SHOWN else ""
+                _say(f"{name}: lost {loss.what}: {', '.join(loss.examples[:_SHOWN])}{more}")
     output.line()
     if plan.stop:
-        output.line("stops and starts: " + ", ".join(plan.stop))
+        _say("stops and starts: " + ", ".join(plan.stop))
     if plan.gate:
-        output.line("waits for the health of: " + ", ".join(plan.gate))
+        _say("waits for the health of: " + ", ".join(plan.gate))
     space: dict[str, int] = {}
     for source in plan.sources.values():
         for folder, need in source.outline.space.items():
             space[str(folder)] = space.get(str(folder), 0) + need
     for place, need in space.items():
-        output.line(f"needs {size(need)} for a while in {place}")
+        _say(f"needs {size(need)} for a while in {place} ({size(free_space(Path(place)))} free)")
     expected = f"expected to take {duration(plan.seconds)}"
     expected += "" if plan.measured else " (an assumed rate: no restore was measured here yet)"
-    output.line(expected + (f", objective {duration(plan.rto)}" if plan.rto else ""))
+    _say(expected + (f", objective {duration(plan.rto)}" if plan.rto else ""))
     warnings = [
         *plan.warnings,
         *(f"{name}: {text}" for name, s in plan.sources.items() for text in s.outline.warnings),
     ]
     for text in warnings:
-        output.note(output.style("warning:", "33", sys.stderr) + " " + text)
+        told = output.wrapped(output.printable_lines(f"warning: {text}"))
+        output.note(told.replace("warning:", output.style("warning:", "33", sys.stderr), 1))
+
+
+def _say(text: str) -> None:
+    output.line(output.wrapped(output.printable_lines(text)))
 
 
 def _done(settings: Settings, outcome: Outcome) -> int:
@@ -172,8 +193,8 @@ def _done(settings: Settings, outcome: Outcome) -> int:
             ["step", "seconds"], [[step, f"{s:.2f}"] for step, s in outcome.steps], right=[1]
         )
         output.line()
-        output.line(
-            f"restore {outcome.id}: "
+        _say(
+            f"restore {outcome.id[:8]}: "
             + (
                 f"snapshot {outcome.snapshot[:8]} is the live data now"
                 if good
@@ -184,14 +205,14 @@ def _done(settings: Settings, outcome: Outcome) -> int:
         )
         saved = sorted({snapshot[:8] for snapshot in outcome.safety.values() if snapshot})
         if good and saved:
-            output.line(
+            _say(
                 f"what was there before is snapshot {', '.join(saved)}: "
                 f"`safetake restore --undo {outcome.id[:8]}` brings it back"
             )
     for problem in outcome.warnings:
-        output.note(output.printable_lines(f"note: {problem}"))
+        output.note(output.wrapped(output.printable_lines(f"note: {problem}")))
     for problem in outcome.problems:
-        output.note(output.printable_lines(f"does not run: {problem}"))
+        output.note(output.wrapped(output.printable_lines(f"does not run: {problem}")))
     return _code(outcome)
 
 
@@ -204,8 +225,10 @@ def _code(outcome: Outcome) -> int:
 def end(settings: Settings, *, resume: bool) -> int:
     """`--resume` and `--rollback`."""
     from safetake.operate.history import facts, recorded
+    from safetake.recovery.inplace import restores_folder, roll_back
     from safetake.recovery.inplace import resume as go_on
-    from safetake.recovery.inplace import roll_back
+    from safetake.recovery.journal import load
+    from safetake.recovery.outcome import downtime
     from safetake.snapshots import find_snapshot
 
     config = settings.load()
@@ -220,6 +243,8 @@ def end(settings: Settings, *, resume: bool) -> int:
             return run.repository, find_snapshot(run.repository, snapshot)
 
         outcome = go_on(config, opening, telling) if resume else roll_back(config, telling)
+        # the steps are not all of it: from the crash until now nothing was at work
+        outcome.downtime = downtime(load(restores_folder(config) / outcome.id).timeline())
         facts.restored(run, outcome, action, _code(outcome))
     return _done(settings, outcome)
 
@@ -235,8 +260,11 @@ def undo(settings: Settings, wanted: str, *, dry_run: bool, yes: bool) -> int:
     code = 0
     with settings.open(config) as repository:
         for snapshot, names in by_snapshot.items():
-            modes = {journal.plan["sources"][name]["mode"] for name in names}
-            online = modes <= {"online"} and not journal.plan["stop"]
+            told = [journal.plan["sources"][name] for name in names]
+            modes = {one["mode"] for one in told}
+            mode = "online" if modes <= {"online"} and not journal.plan["stop"] else ""
+            mode = "beside" if modes == {"beside"} else mode
+            paths = told[0]["options"].get("paths", [])
             code = max(
                 code,
                 restore(
@@ -245,7 +273,7 @@ def undo(settings: Settings, wanted: str, *, dry_run: bool, yes: bool) -> int:
                     config,
                     find_snapshot(repository, snapshot),
                     names,
-                    Wishes("online" if online else "", delete_extra=True),
+                    Wishes(mode, delete_extra=True, paths=tuple(paths)),
                     dry_run=dry_run,
                     yes=yes,
                     undo_of=journal.id,
@@ -289,9 +317,10 @@ def show(settings: Settings) -> int:
             local_time(parse_go_time(one["time"])),
             one["snapshot"][:8],
             one.get("ended", "done"),
+            one.get("undo_of", "")[:8],
             ", ".join(one["sources"]),
         ]
         for one in found
     ]
-    output.table(["restore", "begun", "snapshot", "ended", "sources"], rows)
+    output.table(["restore", "begun", "snapshot", "ended", "undo of", "sources"], rows)
     return 0

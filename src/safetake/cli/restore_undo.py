@@ -45,7 +45,7 @@ def some(config: Config) -> list[Done]:
 
 
 def undo(settings: Settings, wanted: str, *, dry_run: bool, yes: bool) -> int:
-    """Undo the restore whose id begins with `wanted`, or the newest of all."""
+    """Undo the restore whose id begins with `wanted`, or the newest of all (also `latest`)."""
     from safetake.cli import restore_in_place as whole
     from safetake.clock import parse_go_time
     from safetake.errors import UsageError
@@ -55,6 +55,7 @@ def undo(settings: Settings, wanted: str, *, dry_run: bool, yes: bool) -> int:
     config = settings.load()
     committed = [j for j in journals(restores_folder(config)) if j.ended == "committed"]
     parts = some(config)
+    wanted = "" if wanted == "latest" else wanted
     if wanted:
         chosen = [done for done in parts if done.id.startswith(wanted)]
         if not chosen or any(journal.id.startswith(wanted) for journal in committed):

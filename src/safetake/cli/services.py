@@ -47,15 +47,15 @@ def status(settings: Settings, names: tuple[str, ...]) -> int:
     rows = [
         [
             each["name"],
-            each["by"],
             "?" if each["running"] is None else "running" if each["running"] else "stopped",
             "-" if each["health"] is None else "well" if each["health"] else "NOT WELL",
-            ", ".join(each["uses"]),
             each["problem"] or each["answer"],
+            ", ".join(each["uses"]),
+            each["by"],
         ]
         for each in found
     ]
-    output.table(["service", "by", "state", "health", "uses", "it says"], rows)
+    output.table(["service", "state", "health", "it says", "uses", "by"], rows)
     return int(bad)
 
 

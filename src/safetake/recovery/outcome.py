@@ -47,3 +47,13 @@ class Outcome:
             "warnings": self.warnings,
             "problems": self.problems,
         }
+
+
+def downtime(timeline: list[tuple[str, int, float, bool]]) -> float:
+    """Seconds from the first stop of a service to the end of the last step, by the clock: what
+    passed between a crash and the end of its restore is in it. 0: none was stopped.
+    """
+    first = next((at for step, at, _, _ in timeline if step.startswith("stop:")), 0)
+    if not first:
+        return 0.0
+    return max(at / 1e9 + spent for _, at, spent, _ in timeline) - first / 1e9

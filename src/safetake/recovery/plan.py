@@ -127,6 +127,12 @@ def plan_restore(
     planned: dict[str, PlannedSource] = {}
     for name in nodes:
         source = _configured(config, name, entries.get(name), snapshot)
+        if wishes.paths and source.type != "files":
+            raise UsageError(
+                f"paths choose files, and {name!r} is {source.type}: all of it would be replaced",
+                hint="name the sources of type files that the paths are in",
+            )
+        _refuse_switched(config, name, source, services, history)
         options = {
             "delete_extra": wishes.delete_extra,
             "paths": list(wishes.paths),
@@ -175,6 +181,36 @@ def _configured(
     if not isinstance(tree, str):
         raise DamagedError(f"snapshot {snapshot.id[:8]}: no tree of {name!r} in its manifest")
     return found
+
+
+def _refuse_switched(
+    config: Config,
+    name: str,
+    source: SourceConfig,
+    services: dict[str, Service],
+    history: list[Journal],
+) -> None:
+    """A service that an earlier `--beside` switched uses a file that the configuration does not
+    name: another would be replaced, and saved, and nothing would change for the service.
+    """
+    if source.type != "sqlite":
+        return
+    news = [
+        Path(str(journal.notes[name]["new_path"]))
+        for journal in history
+        if journal.ended == "committed" and "new_path" in journal.notes.get(name, {})
+    ]
+    here = os.path.realpath(source.path)
+    news = [new for new in news if new.exists() and os.path.realpath(new) != here]
+    for service in (s for s in services if news and name in config.services[s].switch):
+        now = services[service].current(name)
+        for new in news:
+            if now == services[service].value(name, new):
+                raise RefusedError(
+                    f"{service} uses {new} since an earlier restore, and source {name!r} is still "
+                    f"{source.path}",
+                    hint=f'set `path = "{new}"` in [sources.{name}], then again',
+                )
 
 
 def _services(
@@ -232,14 +268,12 @@ def _room(plan: PlannedRestore) -> None:
     needs: dict[int, tuple[Path, int]] = {}
     for source in plan.sources.values():
         for folder, need in source.outline.space.items():
-            there = folder
-            while not there.exists() and there != there.parent:
-                there = there.parent
+            there = _existing(folder)
             device = os.stat(there).st_dev  # noqa: PTH116
             _, before = needs.get(device, (there, 0))
             needs[device] = (there, before + need)
     for folder, need in needs.values():
-        free = shutil.disk_usage(folder).free
+        free = free_space(folder)
         if free < need:
             from safetake.wording import size
 
@@ -247,3 +281,15 @@ def _room(plan: PlannedRestore) -> None:
                 f"{folder} has {size(free)} free, and the restore needs {size(need)} there",
                 hint="free space first; nothing was changed",
             )
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or where it will be made."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder
+
+
+def free_space(folder: Path) -> int:
+    """Bytes that this user may still write there."""
+    return shutil.disk_usage(_existing(folder)).free

@@ -158,6 +158,12 @@ class Comparison:
                 self._extra_folder(path, old)
         elif wanted:
             self._changes.kept.append(path)
+        elif self._delete_extra and stat.S_ISDIR(old.st_mode) and old.st_dev == self._device:
+            for name, state in sorted(self._list(self._live, path).items()):
+                inner = walk.join(path, name)
+                named = self._selection.names(inner, folder=stat.S_ISDIR(state.st_mode))
+                self._extra(inner, state, named)
+            self._looks[path] = (look_at(self._at(self._live, path)), None)
 
     def _extra_folder(self, path: str, old: os.stat_result) -> None:
         """Put away as a whole, unless something in it is not ours to touch."""

@@ -51,8 +51,9 @@ def look_into(
     finally:
         os.close(root)
     if not selection.everything and not look.named:
+        names = ", ".join(map(str, options.get("paths") or []))
         raise RefusedError(
-            "nothing in the snapshot has a name like that",
+            f"nothing in the snapshot of {folder} is named by {printable(names)}",
             hint="patterns are as in .gitignore: `*.txt` anywhere, `/a/b.txt` from the top",
         )
     loss, warnings = look.loss, []
@@ -132,8 +133,8 @@ class _Look:
             wanted = selected or self._selection.names(place, folder=folder)
             self.named = self.named or (wanted and new is not None)
             if new is None:
-                if wanted:
-                    self._extra(place, old)
+                if wanted or (self.delete_extra and _is_folder(old)):
+                    self._extra(place, old, wanted)
             elif old is None:
                 self._missing(place, new, wanted)
             elif folder and _is_folder(old):
@@ -146,22 +147,23 @@ class _Look:
             elif wanted or folder:
                 self._both(live, place, name, old, new)
 
-    def _extra(self, place: str, old: os.stat_result | None) -> None:
-        """Count an entry that the snapshot does not have, or all files in it."""
+    def _extra(self, place: str, old: os.stat_result | None, wanted: bool = True) -> None:
+        """Count an entry that the snapshot does not have, or all files in it that are wanted."""
         if not _is_folder(old):
             self._extra_file(place, old)
             return
-        waiting = [place]
+        waiting = [(place, wanted)]
         while waiting:
-            folder = waiting.pop()
+            folder, wanted = waiting.pop()
             with os.scandir(self._root / folder) as scan:
                 for entry in scan:
                     inner, state = f"{folder}/{entry.name}", entry.stat(follow_symlinks=False)
                     if self._exclusions.match(inner, folder=_is_folder(state)):
                         continue
+                    named = wanted or self._selection.names(inner, folder=_is_folder(state))
                     if _is_folder(state):
-                        waiting.append(inner)
-                    else:
+                        waiting.append((inner, named))
+                    elif named:
                         self._extra_file(inner, state)
 
     def _extra_file(self, place: str, state: os.stat_result | None) -> None:
@@ -170,6 +172,7 @@ class _Look:
         if self.delete_extra and not os.access(self._root / place, os.R_OK, follow_symlinks=False):
             self.unreadable.append(printable(place))
         self.extra += 1
+        self.named = self.named or self.delete_extra
         if len(self.examples) < EXAMPLES:
             self.examples.append(printable(place))
 

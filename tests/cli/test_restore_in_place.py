@@ -1,0 +1,149 @@
+"""What a person types and reads when the live data is replaced, and when that is taken back."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+
+import pytest
+
+from safetake.cli.restore import _together as together
+from safetake.errors import UsageError
+from tests.cli.conftest import Workplace, in_a_terminal
+
+
+@pytest.mark.parametrize(
+    ("way", "given", "message"),
+    [
+        ("--to", ["--overwrite"], ""),
+        ("--to", ["--id"], "--id does not go with --to"),
+        ("--to", ["--db"], "--db does not go with --to"),
+        ("--to", ["--online"], "--online does not go with --to"),
+        ("--in-place", ["--online", "--path", "--yes"], ""),
+        ("--in-place", ["--overwrite"], "--overwrite does not go with --in-place"),
+        ("--in-place", ["--changed"], "--changed does not go with --in-place"),
+        ("--in-place", ["--keys", "--db", "--changed"], ""),
+        ("--in-place", ["--beside", "--keys"], "--beside does not go with --keys"),
+        ("--in-place", ["--db", "--exact"], "--exact does not go with --keys"),
+        ("--in-place", ["--collection", "--id", "--exact"], ""),
+        ("--in-place", ["--path", "--collection"], "--path does not go with --collection"),
+        ("--undo", ["--dry-run", "--yes"], ""),
+        ("--undo", ["--id"], "--id does not go with --undo"),
+        ("--resume", ["--dry-run"], "--dry-run does not go with --resume"),
+        ("--list", ["--online"], "--online does not go with --list"),
+    ],
+)
+def test_options_that_would_mean_nothing_are_refused(
+    way: str, given: list[str], message: str
+) -> None:
+    if not message:
+        together(way, given)
+        return
+    with pytest.raises(UsageError) as told:
+        together(way, given)
+    assert str(told.value) == message
+    assert told.value.hint.startswith("leave it out; it goes with --")
+
+
+def test_nothing_happens_when_something_is_refused(workplace: Workplace) -> None:
+    assert "--id does" in workplace.error("restore", "latest", "--to", "x", "--id", "1", code=2)[0]
+    assert not (workplace.folder / "x").exists()
+    assert workplace.error("restore", "--undo", "0", "projects", code=2)[0].endswith("no SOURCE")
+    words = ["restore", "latest", "--in-place", "--path", "one.txt", "--yes"]
+    message, hint = workplace.error(*words, code=2)
+    assert message.startswith("paths choose files, and 'projects' is sqlite")
+    assert hint == "name the sources of type files that the paths are in"
+    assert "there is no restore to undo" in workplace.run("restore", "--undo", code=2).stderr
+
+
+def test_the_undo_of_some_paths_is_about_them_only(workplace: Workplace) -> None:
+    scripts = workplace.folder / "scripts"
+    (scripts / "one.txt").unlink()
+    words = ["restore", "latest", "scripts", "--in-place", "--path", "/one.txt", "--yes"]
+    plan = workplace.run(*words).stdout
+    assert "only what is named by /one.txt\n" in plan
+    assert (scripts / "one.txt").exists()
+    (scripts / "written since").write_text("x")
+    plan = workplace.run("restore", "--undo", "latest", "--dry-run").stdout
+    assert "scripts: lost files: one.txt\n" in plan
+    workplace.run("restore", "--undo", "--yes")
+    assert not (scripts / "one.txt").exists()
+    assert (scripts / "written since").read_text() == "x"
+
+
+def test_an_undo_says_what_it_undoes_and_can_be_undone(workplace: Workplace) -> None:
+    database = workplace.folder / "projects.db"
+
+    def names() -> int:
+        with sqlite3.connect(database) as connection:
+            return int(connection.execute("SELECT count(*) FROM projects").fetchone()[0])
+
+    with sqlite3.connect(database) as connection:
+        connection.execute("DELETE FROM projects WHERE id > 50")
+    connection.close()
+    first = workplace.json("restore", "latest", "projects", "--in-place", "--yes")["restore"]
+    assert names() == 100
+    said = workplace.run("restore", "--undo", "--yes").stdout
+    assert said.startswith(f"undo of restore {first[:8]}: what was there before, snapshot ")
+    assert names() == 50
+    rows = workplace.run("restore", "--list").stdout.splitlines()
+    assert rows[0].split() == ["restore", "begun", "snapshot", "ended", "undo", "of", "sources"]
+    assert rows[2].split()[-2:] == [first[:8], "projects"]
+    workplace.run("restore", "--undo", "latest", "--yes")
+    assert names() == 100
+    message, hint = workplace.error("restore", "--undo", "ffffffffffffffff", "--yes", code=2)
+    assert message == "there is no restore 'ffffffffffffffff' to undo"
+    assert hint == "`safetake restore --list` shows them"
+
+
+def test_the_undo_of_a_switch_is_a_switch(workplace: Workplace) -> None:
+    """The service keeps the new file until its setting is switched again; a restore of the file
+    that it does not use any more would change nothing for it, and say that it did."""
+    folder, env = workplace.folder, workplace.folder / "app.env"
+    env.write_text(f"DATABASE_URL=sqlite:///{folder / 'projects.db'}\n")
+    config = folder / "safetake.toml"
+    config.write_text(
+        config.read_text()
+        + '[services.app]\nuses = ["projects"]\nstop = ["true"]\nstart = ["true"]\n'
+        + '[services.app.switch.projects]\nsetting = "DATABASE_URL"\n'
+        + f'value = "sqlite:///{{path}}"\nenv_file = "{env}"\n'
+    )
+
+    def used() -> tuple[str, int]:
+        path = env.read_text().strip().partition("sqlite:///")[2]
+        with sqlite3.connect(path) as connection:
+            found = int(connection.execute("SELECT count(*) FROM projects").fetchone()[0])
+        connection.close()
+        return path, found
+
+    with sqlite3.connect(folder / "projects.db") as connection:
+        connection.execute("DELETE FROM projects WHERE id > 50")
+    connection.close()
+    words = ["restore", "latest", "projects", "--in-place", "--yes"]
+    workplace.run(*words, "--beside", code=3)
+    new, rows = used()
+    assert (new != str(folder / "projects.db"), rows) == (True, 100)
+    for again in (words, [*words, "--beside"], ["restore", "--undo", "--yes"]):
+        said = workplace.run(*again, code=1).stderr
+        assert f"app uses {new} since an earlier restore" in said
+        assert f'hint: set `path = "{new}"` in [sources.projects], then again' in said
+    assert used() == (new, 100)
+    config.write_text(config.read_text().replace('path = "projects.db"', f'path = "{new}"'))
+    workplace.run("restore", "--undo", "--yes", code=3)
+    assert used()[0] not in (new, str(folder / "projects.db"))
+    assert used()[1] == 50
+
+
+def test_the_plan_fits_a_terminal(workplace: Workplace) -> None:
+    scripts = workplace.folder / "scripts"
+    for number in range(12):
+        (scripts / f"a name that is as long as names of scripts are {number}.txt").write_text("x")
+        (scripts / f"긴 이름을 가진 장면 {number}.txt").write_text("x")
+    shown = in_a_terminal(
+        workplace, "restore", "latest", "--in-place", "--dry-run", "--delete-extra", NO_COLOR="1"
+    )
+    assert "scripts: lost files: a name that is as long" in shown
+    assert re.search(r"needs .* for a while in .* \(.* free\)", " ".join(shown.split()))
+    from safetake.cli.output import width
+
+    assert [line for line in shown.splitlines() if width(line) > 80] == []
