@@ -44,7 +44,7 @@ def test_the_page(workplace: Workplace) -> None:
     page = workplace.run("kit").stdout
     assert "password_file" in page
     assert "\npassword\n" not in page
-    assert len(commands(page)) == 10
+    assert len(commands(page)) == 8
     assert "On the disk of projects, scripts" in page
     assert "There is no second copy" not in page, "the worse is said"
     told = workplace.run("kit", "--with-password", "--output", "kit.md").stdout

@@ -21,7 +21,6 @@ from safetake.tomltext import toml
 if TYPE_CHECKING:
     from safetake.config import Config
 
-SECTIONS = ("sources", "services", "objectives")
 HIDDEN = "***"
 _SHORTEST = 4
 """A known secret that is shorter would blacken every other word."""
@@ -34,9 +33,14 @@ _HEADER = re.compile(r"(?i)(authorization\s*:\s*|bearer\s+)\S.*")
 def for_paper(config: Config) -> str:
     """TOML of the sections that a restore needs, to be put below `[repository]`."""
     dumped = config.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude_none=True)
-    kept = {name: dumped[name] for name in SECTIONS if dumped.get(name)}
+    kept = {name: dumped[name] for name in ("sources", "services") if dumped.get(name)}
+    for service in kept.get("services", {}).values():
+        if list(service.get("health", ())) == ["url"]:
+            service["health"] = service["health"]["url"]
+    rto = {name: one.rto for name, one in config.objectives.items() if one.rto is not None}
+    kept["objectives"] = {name: {"rto": f"{seconds:g}s"} for name, seconds in rto.items()}
     text = toml(_cleaned(kept, known_secrets(config)))
-    return re.sub(r"\n{3,}", "\n\n", text)
+    return re.sub(r"\n{2,}", "\n", text)  # paper is short
 
 
 def hidden(text: str, secrets: Iterable[str] = ()) -> str:

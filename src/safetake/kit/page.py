@@ -23,6 +23,8 @@ PASSWORD_FILE = "kit.password"
 CONFIG_FILE = "kit.toml"
 RESTORED = "restored"
 PLAIN = "plain"
+WHOLE = ("sqlite", "redis", "files")
+"""Types whose files restic alone brings back: nothing of them is stored in parts."""
 MEASURED = {RESTORED: "safetake_seconds", PLAIN: "restic_seconds"}
 """By folder: what a rehearsal measured of the way that fills it."""
 
@@ -60,7 +62,7 @@ def markdown(kit: Kit) -> str:
 
 def _facts(kit: Kit) -> list[str]:
     first, newest = kit.first, kit.newest
-    where = f"`{_text(first.location)}`, id `{kit.repository[:16]}`"
+    where = f"`{_text(first.location)}` on {_text(kit.host)}, id `{kit.repository[:16]}`"
     if first.shares:
         where += f". **On the disk of {', '.join(first.shares)}: what destroys that takes both**"
     elif not kit.copies:
@@ -79,15 +81,21 @@ def _facts(kit: Kit) -> list[str]:
     if kit.missing:
         holds += f". **Never backed up: {', '.join(kit.missing)}**"
     rows += [
-        ("password", _kept(first)),
+        ("password", f"{_kept(first)} on {_text(kit.host)}; {_also(first)}"),
         ("passwords that open it", f"{len(keys)}, made by " + ", ".join(keys)),
         ("newest snapshot then", _snapshot(newest) if newest is not None else "none"),
         *(("DAMAGED", f"**{_text(one)}**") for one in kit.damaged),
         ("what comes back", holds),
-        ("room", f"{size(kit.bytes)} for one way; Chroma in the second way once more for a while"),
+        ("room", f"{size(kit.bytes)} for each way; the second needs twice what is Chroma's"),
         ("time", _time(kit)),
     ]
     return ["| | |", "| --- | --- |", *(f"| {key} | {_cell(value)} |" for key, value in rows)]
+
+
+def _also(place: Place) -> str:
+    if place.password is not None:
+        return "and on this page"
+    return "**without it nothing comes back**; also kept at: ______________________"
 
 
 def _kept(place: Place) -> str:
@@ -197,8 +205,9 @@ def _without(kit: Kit) -> list[str]:
         if len(kit.groups) > 1:
             wanted = [*("/" + name for name in group.sources), "/.safetake"]
             chosen += "".join(f" --include {shlex.quote(one)}" for one in wanted)
-        lines.append(f"$ {restic} restore latest --tag backup {chosen} --target {PLAIN}")
-        lines.append(f"$ python3 {PLAIN}/.safetake/join.py {PLAIN}")
+        lines.append(f"$ {restic} restore latest --tag backup \\\n    {chosen} --target {PLAIN}")
+        if any(kit.stores[name].type not in WHOLE for name in group.sources):
+            lines.append(f"$ python3 {PLAIN}/.safetake/join.py {PLAIN}")
     return [*lines, "```"]
 
 
@@ -212,9 +221,10 @@ def _older(kit: Kit) -> list[str]:
     ]
     if len(kit.groups) > 1:
         parts = "; ".join(f"{', '.join(one.sources)}: {_of(one)}" for one in kit.groups)
-        lines[-1] += f"\n\n**Several jobs, several moments** ({parts}). "
+        lines[-1] += f"\n\n**Several jobs, several moments** ({parts}): the stores may not agree. "
         lines[-1] += (
-            "For one moment give one id to every command, of a snapshot that has all of them"
+            "For one moment, maybe an older one, give every command one id, of a snapshot that "
+            "has all of them"
             + (
                 f", such as {_snapshot(kit.whole)}."
                 if kit.whole is not None
@@ -276,7 +286,7 @@ def _configuration(kit: Kit) -> list[str]:
     lines = [
         "## The configuration that was in use",
         "",
-        f"What a restore needs of it. Below `{CONFIG_FILE}` it lets `runbook` and "
+        f"What a restore needs of it. Below the lines of `{CONFIG_FILE}` it lets `runbook` and "
         "`restore --in-place` put everything at its place and start the services.",
     ]
     if HIDDEN in kit.configuration:

@@ -163,7 +163,7 @@ def _shown(command: str) -> str:
     for file, what in ((PASSWORD_FILE, "the password into"), (CONFIG_FILE, "write")):
         if command.endswith(f" > {file}"):
             return f"({what} {file})"
-    return command
+    return " ".join(command.replace("\\\n", " ").split())
 
 
 def _fills(command: str) -> str:
