@@ -15,7 +15,8 @@ LAYERS = (
     {"demo"},
     {"runbook"},
     {"operate"},
-    {"drill", "kit"},
+    {"drill"},
+    {"kit"},
     {"recovery", "integrity"},
     {"backup", "proof"},
     {"restore"},
@@ -28,7 +29,7 @@ LAYERS = (
     {"columns", "configfile", "password"},
     {"config", "configplace"},
     {"configdrill"},
-    {"configjobs", "configkube"},
+    {"configjobs", "configkube", "configscenario"},
     {"configbase"},
     {"findings"},
     {

@@ -19,7 +19,7 @@ import click
 import pytest
 from pydantic import BaseModel
 
-from safetake import config, configdrill, configjobs, configkube
+from safetake import config, configdrill, configjobs, configkube, configscenario
 from safetake.cli.app import root
 from tests.support.redis_server import BINARIES, running
 
@@ -83,8 +83,10 @@ def test_every_command_and_option_is_in_the_reference(name: str, command: click.
         ("`[integrity]`", configjobs.IntegrityConfig),
         ("`[drill]`", configdrill.DrillConfig),
         ("`[drill.services.NAME]`", configdrill.DrillServiceConfig),
-        ("`[drill.scenarios.NAME]`", configdrill.ScenarioConfig),
-        ("`[[drill.scenarios.NAME.lose]]`", configdrill.LossConfig),
+        ("`[drill.kubernetes]`", configdrill.DrillKubernetesConfig),
+        ("`[drill.scenarios.NAME]`", configscenario.ScenarioConfig),
+        ("`[[drill.scenarios.NAME.lose]]`", configscenario.LossConfig),
+        ("`[[drill.scenarios.NAME.hold]]`", configscenario.HoldConfig),
         ("`[daemon]`", configjobs.DaemonConfig),
         ("`[metrics]`", configjobs.MetricsConfig),
         ("`[notify]`", configjobs.NotifyConfig),

@@ -90,3 +90,30 @@ def test_what_is_not_enforced_is_said() -> None:
 @needs
 def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     assert "is not there" in tried("print(1)", tmp_path / "absent")
+
+
+@needs
+def test_what_is_hidden_is_not_read_and_all_else_is(tmp_path: Path) -> None:
+    for name in ("repo/data", "beside", "own"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("repo/config", "repo/data/pack", "beside/file", "own/file", "password"):
+        (tmp_path / name).write_text("x", encoding="utf-8")
+    (tmp_path / "beside" / "link").symlink_to("../repo/config")
+    code = (
+        "import os, subprocess; from pathlib import Path; from safetake.sandbox import hide\n"
+        f"os.chdir(r'{tmp_path}'); hide([Path('repo'), Path('password'), Path('no/thing')])\n"
+        "def read(name):\n"
+        "    try:\n        return Path(name).read_text()\n"
+        "    except PermissionError:\n        return 'refused'\n"
+        "print(*map(read, ['repo/config', 'repo/data/pack', 'beside/link', 'password']),\n"
+        "      *map(read, ['beside/file', 'own/file']),\n"
+        "      subprocess.run(['cat', 'repo/config'], capture_output=True).returncode,\n"
+        "      os.rename('own/file', 'beside/moved'), Path('beside/moved').read_text(),\n"
+        "      Path('beside/new').write_text('1'), Path('/etc/hostname').read_text() != '')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout.split() == [
+        *["refused"] * 4, "x", "x", "1", "None", "x", "1", "True",
+    ], done.stderr  # fmt: skip

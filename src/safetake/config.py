@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from safetake.configbase import FilePath, Section, Span, Url, resolve
+from safetake.configbase import FilePath, PasswordPlace, Section, Span, Url, resolve
 from safetake.configdrill import BUILT_IN, DrillConfig
 from safetake.configjobs import (
     DaemonConfig,
@@ -40,22 +40,13 @@ REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 """A location with a scheme is no folder (one letter and a colon would be a drive)."""
 
 
-class RepositoryConfig(Section):
+class RepositoryConfig(PasswordPlace):
     """Where snapshots are kept and how its password is found (at most one of the three).
 
     With none of the three the password is taken from $SAFETAKE_PASSWORD, then $RESTIC_PASSWORD.
     """
 
     location: str = Field(description="folder of the repository")
-    password_file: FilePath | None = Field(
-        default=None, description="file that holds the password and nothing else, mode 0600"
-    )
-    password_env: str | None = Field(
-        default=None, description="name of the environment variable that holds the password"
-    )
-    password_command: str | None = Field(
-        default=None, description="command that prints the password; run without a shell"
-    )
     lock_wait: Span = Field(
         default=60,
         ge=0,
@@ -74,15 +65,6 @@ class RepositoryConfig(Section):
         if REMOTE.match(location):
             raise ValueError("this version keeps repositories in local folders only")
         return str(resolve(Path(location), info))
-
-    @model_validator(mode="after")
-    def _one_password(self) -> RepositoryConfig:
-        ways = [w for w in ("file", "env", "command") if getattr(self, f"password_{w}") is not None]
-        if len(ways) > 1:
-            raise ValueError(
-                "only one of " + ", ".join(f"password_{w}" for w in ways) + " may be given"
-            )
-        return self
 
 
 class SqlCheck(Section):
@@ -467,6 +449,32 @@ class Config(Section):
                         f"drill.scenarios.{scenario_name}.lose: there is no source "
                         f"{loss.source!r}" + nearest(loss.source, self.sources)
                     )
+                kind = self.sources[loss.source].type
+                for way, of in (("sql", "sqlite"), ("collection", "chroma"), ("keys", "redis"),
+                                ("files", "files")):  # fmt: skip
+                    if getattr(loss, way) is not None and kind != of:
+                        raise ValueError(
+                            f"drill.scenarios.{scenario_name}.lose: {way} is lost of a source of "
+                            f"type {of}, and {loss.source!r} is {kind}"
+                        )
+            for hold in scenario.hold:
+                if hold.source is None:
+                    continue
+                if hold.source not in self.sources:
+                    raise ValueError(
+                        f"drill.scenarios.{scenario_name}.hold: there is no source "
+                        f"{hold.source!r}" + nearest(hold.source, self.sources)
+                    )
+                if self.sources[hold.source].type != "sqlite":
+                    raise ValueError(
+                        f"drill.scenarios.{scenario_name}.hold: sql is asked of SQLite, and "
+                        f"{hold.source!r} is {self.sources[hold.source].type}"
+                    )
+            if scenario.recover_from is not None and scenario.recover_from not in self.copies:
+                raise ValueError(
+                    f"drill.scenarios.{scenario_name}.recover_from: there is no copy "
+                    f"{scenario.recover_from!r}" + nearest(scenario.recover_from, self.copies)
+                )
         for name in self.drift.sources:
             if name not in self.sources:
                 raise ValueError(

@@ -7,10 +7,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    model_validator,
+)
 
 
 def resolve(path: Path, info: ValidationInfo) -> Path:
@@ -53,3 +61,31 @@ class Section(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False
     )
+
+
+class PasswordPlace(Section):
+    """Where a password of a repository is: at most one of the three, and never the password."""
+
+    password_file: FilePath | None = Field(
+        default=None, description="file that holds the password and nothing else, mode 0600"
+    )
+    password_env: str | None = Field(
+        default=None, description="name of the environment variable that holds the password"
+    )
+    password_command: str | None = Field(
+        default=None, description="command that prints the password; run without a shell"
+    )
+
+    @property
+    def password_ways(self) -> int:
+        """How many of the three are given."""
+        ways = (self.password_file, self.password_env, self.password_command)
+        return sum(way is not None for way in ways)
+
+    @model_validator(mode="after")
+    def _one_password(self) -> Self:
+        if self.password_ways > 1:
+            raise ValueError(
+                "only one of password_file, password_env, password_command may be given"
+            )
+        return self

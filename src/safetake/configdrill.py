@@ -11,6 +11,8 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from safetake.configbase import FilePath, Section, Span
+from safetake.configkube import DnsLabel, DnsName, PodFolder
+from safetake.configscenario import ScenarioConfig
 
 BUILT_IN = ("partial-loss", "total-loss")
 
@@ -18,7 +20,18 @@ BUILT_IN = ("partial-loss", "total-loss")
 class DrillServiceConfig(Section):
     """How a service is started on a drill's copies."""
 
-    command: list[str] = Field(min_length=1, description="program and arguments; it stays running")
+    command: list[str] = Field(
+        default=[], description="program and arguments; it stays running. Or `kubernetes`"
+    )
+    kubernetes: str | None = Field(
+        default=None,
+        pattern=r"^(deployment|statefulset)/[a-z0-9]([a-z0-9.-]*[a-z0-9])?$",
+        description="`deployment/NAME` or `statefulset/NAME`, whose pod is made once more in the "
+        "namespace of `[drill.kubernetes]`",
+    )
+    container: str | None = Field(
+        default=None, description="with `kubernetes`: its container; needed where it has several"
+    )
     environment: dict[str, str] = Field(default={}, description="variables that it gets")
     health: str = Field(
         default="", description="URL that answers 2xx when it is well, with `{port}`"
@@ -30,37 +43,42 @@ class DrillServiceConfig(Section):
     )
     uses: list[str] = Field(default=[], description="names of its sources; empty: all")
 
-
-class LossConfig(Section):
-    """What is lost of one source."""
-
-    source: str = Field(description="name of the source")
-    everything: bool = Field(default=False, description="the whole store")
-    share: float | None = Field(
-        default=None, gt=0, le=1, description="newest share of its rows, records, keys or files"
-    )
-    sql: str | None = Field(
-        default=None, description="SQLite: a statement that deletes or spoils rows"
-    )
-    keys: str | None = Field(default=None, description="Redis: pattern of the keys that vanish")
-    files: str | None = Field(default=None, description="files: pattern of the paths that vanish")
-
     @model_validator(mode="after")
-    def _one_way(self) -> LossConfig:
-        ways = [self.everything, self.share is not None, bool(self.sql), bool(self.keys)]
-        if [*ways, bool(self.files)].count(True) != 1:
-            raise ValueError("exactly one of everything, share, sql, keys and files is needed")
+    def _started_one_way(self) -> DrillServiceConfig:
+        if bool(self.command) == (self.kubernetes is not None):
+            raise ValueError("exactly one of command and kubernetes is needed")
+        if self.container is not None and self.kubernetes is None:
+            raise ValueError("container goes with kubernetes")
         return self
 
 
-class ScenarioConfig(Section):
-    """A disaster of your own."""
+class DrillKubernetesConfig(Section):
+    """The namespace in which a drill starts pods on its copies."""
 
-    description: str = Field(default="", description="what happens, in a few words")
-    lose: list[LossConfig] = Field(min_length=1, description="what is lost")
-    changed: bool = Field(
-        default=False, description="bring back what was changed, too, not only what vanished"
+    namespace: DnsLabel = Field(description="where the pods are made: never production's")
+    source_namespace: DnsLabel = Field(
+        description="where the workloads of production are: they are only read"
     )
+    context: str | None = Field(default=None, description="context of the kubeconfig")
+    claim: DnsLabel = Field(
+        default="drill-scratch",
+        description="PersistentVolumeClaim in `namespace` on which `[drill] scratch` lies",
+    )
+    mount: PodFolder = Field(
+        default="/drill", description="folder of the started pods where the copies are"
+    )
+    pull_secrets: list[DnsName] = Field(
+        default=[], description="Secrets in `namespace` with which the images are pulled"
+    )
+
+    @model_validator(mode="after")
+    def _apart(self) -> DrillKubernetesConfig:
+        if self.namespace == self.source_namespace:
+            raise ValueError(
+                f"namespace and source_namespace are both {self.namespace!r}: a drill never "
+                "starts anything beside production"
+            )
+        return self
 
 
 class DrillConfig(Section):
@@ -78,7 +96,19 @@ class DrillConfig(Section):
         description="of the drill's processes for processor and disk: `low` gives way to "
         "everything else, and measures an RTO that is rather too long",
     )
+    kubernetes: DrillKubernetesConfig | None = Field(
+        default=None, description="[drill.kubernetes]: where pods are started on the copies"
+    )
     services: dict[str, DrillServiceConfig] = Field(
         default={}, description="how services are started on the copies"
     )
     scenarios: dict[str, ScenarioConfig] = Field(default={}, description="disasters of your own")
+
+    @model_validator(mode="after")
+    def _pods_have_a_place(self) -> DrillConfig:
+        for name, service in self.services.items():
+            if service.kubernetes is not None and self.kubernetes is None:
+                raise ValueError(f"services.{name}.kubernetes needs [drill.kubernetes]")
+        if self.kubernetes is not None and self.scratch is None:
+            raise ValueError("kubernetes needs scratch: the folder where its claim is mounted")
+        return self

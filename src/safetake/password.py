@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING
 from safetake.errors import ConfigError
 
 if TYPE_CHECKING:
-    from safetake.config import RepositoryConfig
+    from safetake.configbase import PasswordPlace
 
 FALLBACKS = ("SAFETAKE_PASSWORD", "RESTIC_PASSWORD")
 COMMAND_TIMEOUT = 120.0
 """Seconds: a person may have to touch a key; a forgotten prompt must not hang a job for ever."""
 
 
-def read_password(repository: RepositoryConfig) -> str:
+def read_password(repository: PasswordPlace) -> str:
     """The password. White space around it is dropped for files and commands, as restic does.
 
     Raises ConfigError that says which way failed and why.
@@ -44,7 +44,7 @@ def read_password(repository: RepositoryConfig) -> str:
     )
 
 
-def describe(repository: RepositoryConfig) -> str:
+def describe(repository: PasswordPlace) -> str:
     """Where the password is, in a few words; never the password."""
     if repository.password_file is not None:
         return f"the file {repository.password_file}"

@@ -1,9 +1,10 @@
 """Keeping a process to its own folders and ports, by the kernel: Landlock.
 
-`python -m safetake.sandbox --write DIR --port N -- COMMAND…` confines itself and becomes COMMAND;
+`python -m safetake.sandbox --write DIR --ports N -- COMMAND…` confines itself and becomes COMMAND;
 whatever it starts is confined as well, and nothing gives the rights back. Reading stays free: a
-drill reads the repository and what is installed. What the kernel of this machine can not enforce
-is said, never assumed. Source: Documentation/userspace-api/landlock.rst of Linux.
+drill reads the repository and what is installed; but what is hidden (`--hide PATH`) can not be read
+either. What the kernel of this machine can not enforce is said, never assumed. Source:
+Documentation/userspace-api/landlock.rst of Linux.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _VERSION = 1
 _PATH_BENEATH, _NET_PORT = 1, 2
 _NO_NEW_PRIVILEGES = 38
 
-_WRITE_FILE, _TRUNCATE = 1 << 1, 1 << 14
+_WRITE_FILE, _READ_FILE, _TRUNCATE = 1 << 1, 1 << 2, 1 << 14
 _REFER = 1 << 13
 _CHANGES = _WRITE_FILE | sum(1 << bit for bit in range(4, 13))
 """Writing, removing and making entries of every type (ABI 1)."""
@@ -94,6 +95,49 @@ def confine(writable: Iterable[Path], ports: Iterable[int] | None) -> Confinemen
     return Confinement(folders=version >= 3, ports=bool(nets), signals=bool(scopes))
 
 
+def hide(paths: Iterable[Path], readable: Iterable[Path] = ()) -> None:
+    """Let no file at or below `paths` be read by this thread and whatever it starts, for ever.
+
+    Landlock knows no "all but": everything beside the way to each path is allowed, as it is now.
+    What comes to be later in a folder on that way can not be read, unless it is below `readable`.
+    Raises SafetakeError where the kernel can not do it.
+    """
+    version = abi()
+    if version == 0:
+        raise SafetakeError("this kernel hides nothing: it has no Landlock")
+    refer = _REFER if version >= 2 else 0  # moves are refused where they are not spoken of
+    attribute = struct.pack("=Q", _READ_FILE | refer)
+    buffer = ctypes.create_string_buffer(attribute, 8)
+    ruleset = _call("hiding", _CREATE_RULESET, buffer, ctypes.c_size_t(8), 0)
+    try:
+        if refer:
+            _allow_path(ruleset, Path("/"), refer)
+        for path in (*_beside({path.resolve() for path in paths}), *readable):
+            _allow_path(ruleset, path, _READ_FILE)
+        if _libc().prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0) != 0:
+            raise _failure("no new privileges")
+        _call("hiding", _RESTRICT_SELF, ruleset, 0)
+    finally:
+        os.close(ruleset)
+
+
+def _beside(hidden: set[Path]) -> Iterable[Path]:
+    """What is neither hidden nor on the way to it; a link is judged by where it leads."""
+    way = {parent for path in hidden for parent in path.parents}
+    for folder in sorted(way):
+        if folder in hidden or hidden & set(folder.parents):
+            continue  # below something that is hidden
+        try:
+            entries = [Path(entry.path) for entry in os.scandir(folder) if not entry.is_symlink()]
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise SafetakeError(
+                f"{folder}: {error.strerror}: what is beside something hidden must be listed"
+            ) from error
+        yield from (entry for entry in entries if entry not in way and entry not in hidden)
+
+
 def command(
     words: Sequence[str], writable: Iterable[Path], ports: Iterable[int] | None
 ) -> list[str]:
@@ -104,6 +148,12 @@ def command(
     if ports is not None:
         line += ["--ports", _ranges(ports)]
     return [*line, "--", *words]
+
+
+def hiding(words: Sequence[str], paths: Iterable[Path]) -> list[str]:
+    """The command line that runs `words` with `paths` hidden and nothing else refused."""
+    hidden = [word for path in paths for word in ("--hide", str(path))]
+    return [sys.executable, "-m", "safetake.sandbox", *hidden, "--", *words]
 
 
 def _ranges(ports: Iterable[int]) -> str:
@@ -129,7 +179,7 @@ def _allow_path(ruleset: int, path: Path, changes: int) -> None:
     try:
         fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except FileNotFoundError:
-        if str(path) in DEVICES:
+        if str(path) in DEVICES or changes == _READ_FILE:
             return
         raise SafetakeError(f"{path} is not there to be written") from None
     except OSError as error:
@@ -137,7 +187,7 @@ def _allow_path(ruleset: int, path: Path, changes: int) -> None:
     try:
         rights = changes
         if not stat.S_ISDIR(os.fstat(fd).st_mode):
-            rights &= _WRITE_FILE | _TRUNCATE
+            rights &= _WRITE_FILE | _READ_FILE | _TRUNCATE
         rule = ctypes.create_string_buffer(struct.pack("=Qi", rights, fd), 12)
         _call(str(path), _ADD_RULE, ruleset, _PATH_BENEATH, rule, 0)
     finally:
@@ -163,15 +213,19 @@ def _failure(what: str) -> SafetakeError:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Confine this process and become the command after `--`."""
+    """Confine this process and become the command after `--`; `--hide` alone only hides."""
     parser = argparse.ArgumentParser(prog="python -m safetake.sandbox")
     parser.add_argument("--write", action="append", type=Path, default=[])
     parser.add_argument("--ports", default=None)
+    parser.add_argument("--hide", action="append", type=Path, default=[])
     parser.add_argument("command", nargs="+")
     given = parser.parse_args(arguments)
     ports = None if given.ports is None else _numbers(given.ports)
     try:
-        confine(given.write, ports)
+        if given.hide:
+            hide(given.hide)
+        else:
+            confine(given.write, ports)
         os.execvp(given.command[0], given.command)
     except SafetakeError as error:
         print(f"safetake: {error}", file=sys.stderr)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safetake.configdrill import LossConfig
+from safetake.configscenario import LossConfig
 from safetake.drill.lose import add_newer, lose
 from safetake.drill.truth import Truth, files, keys, rows
 from safetake.tomltext import toml

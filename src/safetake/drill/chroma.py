@@ -2,8 +2,8 @@
 
 `list FOLDER` prints one JSON line `[collection, id, digest]` for each record: embedding (as
 32-bit floats), document and metadata. `lose FOLDER SHARE ID` deletes the newest share of each
-collection's records (at least one, never ID); `add FOLDER ID` adds one record to each. Both print
-what they did.
+collection's records (at least one, never ID); `add FOLDER ID NAME…` adds one record to each but the
+collections NAME; `drop FOLDER NAME` drops one. All print what they did.
 """
 
 from __future__ import annotations
@@ -62,9 +62,21 @@ def lose(folder: str, share: float, newer: str) -> None:
         _print([collection.name, len(lost)])
 
 
-def add(folder: str, name: str) -> None:
+def drop(folder: str, name: str) -> None:
+    """Drop a collection."""
+    import chromadb
+    from chromadb.config import Settings
+
+    client = chromadb.PersistentClient(folder, settings=Settings(anonymized_telemetry=False))
+    client.delete_collection(name)
+    _print([name])
+
+
+def add(folder: str, name: str, left_out: list[str]) -> None:
     """Add a record that is like the last one."""
     for collection in _collections(folder):
+        if collection.name in left_out:
+            continue
         found = collection.get(limit=1, include=["embeddings", "documents", "metadatas"])
         if not found["ids"]:
             continue
@@ -81,8 +93,10 @@ def main(words: list[str]) -> int:
         list_records(words[1])
     elif words[0] == "lose":
         lose(words[1], float(words[2]), words[3])
+    elif words[0] == "drop":
+        drop(words[1], words[2])
     else:
-        add(words[1], words[2])
+        add(words[1], words[2], words[3:])
     return 0
 
 

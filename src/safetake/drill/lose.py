@@ -9,26 +9,31 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetake.drill import scratchredis
 from safetake.drill.truth import files as all_files
 from safetake.errors import SafetakeError
 
 if TYPE_CHECKING:
-    from safetake.configdrill import LossConfig
+    from safetake.configscenario import LossConfig
 
 NEWER = "safetake-drill-newer"
 """Name of the record, key and file that is newer than the snapshot."""
 
 
-def add_newer(kind: str, place: Path, port: int) -> dict[str, int]:
-    """Write something newer to a store; for SQLite, the last old row of each table."""
+def add_newer(kind: str, place: Path, port: int, dropped: Iterable[str] = ()) -> dict[str, int]:
+    """Write something newer to a store; for SQLite, the last old row of each table.
+
+    Not to the collections that will be `dropped`: nothing newer of them can be kept.
+    """
     if kind == "sqlite":
         return _newer_rows(place)
     if kind == "chroma":
-        _chromadb("add", place, NEWER)
+        _chromadb("add", place, NEWER, *dropped)
     elif kind == "redis":
         _redis(port, "SET", NEWER, "x")
     else:
@@ -46,6 +51,8 @@ def lose(loss: LossConfig, kind: str, place: Path, port: int, old: dict[str, int
         return []
     if kind == "sqlite":
         _lose_rows(place, loss, old)
+    elif loss.collection is not None:
+        _chromadb("drop", place, loss.collection)
     elif kind == "chroma":
         _chromadb("lose", place, str(loss.share), NEWER)
     elif kind == "redis":
@@ -142,16 +149,12 @@ def _lose_rows(path: Path, loss: LossConfig, old: dict[str, int]) -> None:
 
 
 def _redis(port: int, *words: str | bytes) -> Any:
-    from safetake.sources.redis.wire import Address, Connection
-
-    with Connection(Address("127.0.0.1", port, "", False, None, None)) as connection:
+    with scratchredis.connection(port) as connection:
         return connection.call(*words)
 
 
 def _lose_keys(port: int, loss: LossConfig) -> None:
-    from safetake.sources.redis.wire import Address, Connection
-
-    with Connection(Address("127.0.0.1", port, "", False, None, None)) as connection:
+    with scratchredis.connection(port) as connection:
         for line in bytes(connection.call("INFO", "keyspace")).decode().splitlines():
             if not line.startswith("db"):
                 continue

@@ -11,21 +11,24 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from safetake.clock import now_ns
-from safetake.configdrill import DrillServiceConfig, ScenarioConfig
-from safetake.drill import processes
+from safetake.configdrill import DrillServiceConfig
+from safetake.configscenario import ScenarioConfig
+from safetake.drill import bare, health, hold, processes, scratchredis
+from safetake.drill.aftermath import Aftermath
+from safetake.drill.expected import by_restic
 from safetake.drill.lose import add_newer, lose
-from safetake.drill.truth import Difference, Truth, files, keys, records, rows
+from safetake.drill.started import started, until
+from safetake.drill.truth import Difference, Item, Truth, files, keys, records, rows
 from safetake.errors import SafetakeError
 
 _LAST_OUTPUT = 1500
@@ -51,6 +54,10 @@ class Rehearsal:
             name: DrillServiceConfig.model_validate(told) for name, told in plan["services"].items()
         }
         self.start_timeout: float = plan["start_timeout"]
+        self.left = Aftermath(self.folder, plan["left"])
+        self.started = started(self.services, self.folder / "processes", self.start_timeout)
+        self.judge = ""
+        """Who brought back what is expected, in words; empty: it was there before."""
         self.paths_lost: dict[str, list[str]] = {}
         self.answer: dict[str, Any] = {"checks": [], "steps": [], "problems": [], "measured": {}}
 
@@ -64,6 +71,11 @@ class Rehearsal:
         """Sources that something is lost of."""
         return list(dict.fromkeys(loss.source for loss in self.scenario.lose))
 
+    def _dropped(self, name: str) -> list[str]:
+        return [
+            one.collection for one in self.scenario.lose if one.source == name and one.collection
+        ]
+
     def run(self) -> None:
         """Everything; what went wrong is in the answer."""
         try:
@@ -71,51 +83,77 @@ class Rehearsal:
         except Failed:
             pass  # its step says so
         finally:
-            for name in (*self.services, *self.ports):
+            for one in self.started.values():
+                one.kill()
+            for name in self.ports:
                 processes.kill(self.folder / "processes", name)
             self._write()
 
     def _run(self) -> None:
+        expected: Truth | None = None
+        if self.left.other:
+            with self._step(f"expected: what snapshot {self.left.snapshot[:8]} holds"):
+                expected = self._expected()
         with self._step("copies: restore the snapshot beside"):
             self._copies()
+        counts: Truth | None = None
+        if self._counting:
+            with self._step("truth: count what is there"):
+                counts = self._truth("copies")
         with self._step("services: start on the copies, and answer"):
-            self._services_well("before the loss")
+            self._services_well("before the loss", counts)
         with self._step("services: stop"):
             self._stop_services()
         old: dict[str, dict[str, int]] = {}
         with self._step("newer: what is written after the snapshot"):
             for name, kind in self.kinds.items():
                 if name not in self.whole:
-                    old[name] = add_newer(kind, self.places[name], self.ports.get(name, 0))
+                    port = self.ports.get(name, 0)
+                    old[name] = add_newer(kind, self.places[name], port, self._dropped(name))
         with self._step("truth: remember every item"):
             before = self._truth("before")
+        then, what = before, "every item is as it was before the loss"
+        if expected is not None:
+            then, what = expected, "every item is as the snapshot had it"
+            for name in set(self.kinds) - self.whole:
+                expected.adopt(before, name)
         with self._step("disaster: " + (self.scenario.description or "what the scenario says")):
             self._disaster(old)
+            self._strike()
         with self._step("loss: see that it is real"):
             after = self._truth("lost", redis=True)
             for name in self.lost:
                 difference = before.compare(after, name)
                 self._check("something was lost", name, bool(difference), "a loss", difference)
+        if asked := [name for name in self._counting if self._uses(name) <= self.whole]:
+            with self._step("services: none tells of what is gone"):
+                self._services_know(asked, before)
         start = time.monotonic()
         with self._step("recover: with the commands that an operator types"):
-            self._recover()
+            if self.left.machine:
+                self._recover_bare()
+            else:
+                self._recover()
         recovered = time.monotonic()
         with self._step("compare: every item with what was there"):
             now = self._truth("after")
             for name in self.kinds:
-                difference = before.compare(now, name)
-                self._check(
-                    "every item is as it was before the loss", name, not difference,
-                    f"{before.count(name)} items", difference,
-                )  # fmt: skip
+                difference = then.compare(now, name)
+                count = f"{then.count(name)} items{self.judge}"
+                self._check(what, name, not difference, count, difference)
         compared = time.monotonic()
         with self._step("services: start on what came back, and answer"):
-            self._services_well("after the recovery")
+            self._services_well("after the recovery", then)
         took = recovered - start + time.monotonic() - compared
         whole = "rto_seconds" if self.whole else "partial_rto_seconds"
         self.answer["measured"][whole] = round(took, 3)
         with self._step("integrity: checks of the configuration on what came back"):
             self._integrity()
+        if self.scenario.hold:
+            with self._step("hold: what the scenario says must be true"):
+                for one in self.scenario.hold:
+                    place = self.places[one.source] if one.source is not None else None
+                    self._check(one.name, one.source or "", *hold.asked(one, place))
 
     # ------------------------------------------------------------------------------- the parts
 
@@ -138,10 +176,7 @@ class Rehearsal:
         processes.start(self.folder / "processes", name)
 
         def answers() -> str:
-            from safetake.sources.redis.wire import Address, Connection
-
-            address = Address("127.0.0.1", self.ports[name], "", False, None, None)
-            with Connection(address) as connection:
+            with scratchredis.connection(self.ports[name]) as connection:
                 return "" if connection.call("PING") else "no answer"
 
         self._until(answers, name)
@@ -149,17 +184,40 @@ class Rehearsal:
     def _truth(self, when: str, *, redis: bool = False) -> Truth:
         truth = Truth(self.folder / f"truth-{when}.db")
         for name, kind in self.kinds.items():
-            place = self.places[name]
             if name in self.whole and when == "lost" and kind != "redis":
                 truth.take(name, ())  # nothing is there that could be opened
-            elif kind == "sqlite":
-                truth.take(name, rows(place))
-            elif kind == "chroma":
-                truth.take(name, records(place, self.folder / "tmp"))
-            elif kind == "redis":
-                truth.take(name, keys(self.ports[name]))
             else:
-                truth.take(name, files(place))
+                truth.take(name, self._items(name, self.places[name]))
+        return truth
+
+    def _items(self, name: str, place: Path) -> Iterator[Item]:
+        kind = self.kinds[name]
+        if kind == "sqlite":
+            return rows(place)
+        if kind == "chroma":
+            return records(place, self.folder / "tmp")
+        return keys(self.ports[name]) if kind == "redis" else files(place)
+
+    def _expected(self) -> Truth:
+        """What comes back, by another tool: the one that is judged must not be the judge."""
+        target, left = self.folder / "expected", self.left
+        tool = by_restic(left.location, left.password_file, left.snapshot, target)
+        if not tool:
+            tool = "safetake restore --to"
+            self._safetake("restore", left.snapshot, "--to", str(target), config=left.config)
+        self.judge = f", brought back by {tool}"
+        truth = Truth(self.folder / "truth-expected.db")
+        for name, kind in self.kinds.items():
+            if kind != "redis":
+                inside = [self.places[name].name] if kind == "sqlite" else []
+                truth.take(name, self._items(name, (target / name).joinpath(*inside)))
+                continue
+            (target / name).rename(self.folder / "data" / name)
+            self._start_redis(name)
+            truth.take(name, keys(self.ports[name]))
+            processes.kill(self.folder / "processes", name)
+            shutil.rmtree(self.folder / "data" / name)
+        shutil.rmtree(target)
         return truth
 
     def _disaster(self, old: dict[str, dict[str, int]]) -> None:
@@ -173,6 +231,24 @@ class Rehearsal:
                 continue
             lost = lose(loss, kind, self.places[name], self.ports.get(name, 0), old.get(name, {}))
             self.paths_lost.setdefault(name, []).extend(lost)
+
+    def _strike(self) -> None:
+        for name, ok, expected, found in self.left.strike():
+            self._check(name, "", ok, expected, found)
+        if self.left.gone and not self.left.machine:
+            listed = {one["id"] for one in self._safetake("snapshots")}
+            self._check(*self.left.newest(self.left.gone in listed))
+        self.snapshot = self.left.snapshot
+
+    def _recover_bare(self) -> None:
+        commands = self.answer.setdefault("commands", [])
+        restored = bare.bring_back(self.folder, self.left.password, commands.append)
+        for name in self.redis:
+            processes.kill(self.folder / "processes", name)
+        bare.put_into_place(restored, self.folder / "data", self.kinds)
+        for name in self.redis:
+            self._start_redis(name)
+        self.left.give_back()
 
     def _recover(self) -> None:
         if self.whole:
@@ -199,8 +275,11 @@ class Rehearsal:
         """Through a Chroma server on the folder, started for it."""
         processes.start(self.folder / "processes", name)
         beat = f"http://127.0.0.1:{self.ports[name]}/api/v2/heartbeat"
-        self._until(partial(_unanswered, beat), name)
-        chosen = [word for one in self._collections(name) for word in ("--collection", one)]
+        self._until(partial(health.unwell, beat), name)
+        dropped = self._dropped(name)
+        only = len(dropped) == sum(one.source == name for one in self.scenario.lose)
+        wanted = dropped if only else self._collections(name)
+        chosen = [word for one in wanted for word in ("--collection", one)]
         words = ["restore", self.snapshot, name, "--in-place", *chosen]
         self._safetake(*words, *changed, "--yes", config="safetake-servers.toml")
         if not processes.stop(self.folder / "processes", name):
@@ -212,22 +291,43 @@ class Rehearsal:
         truth.close()
         return found
 
-    def _services_well(self, when: str) -> None:
+    @property
+    def _counting(self) -> list[str]:
+        """Services whose answer must tell how many items there are."""
+        return [name for name, one in self.services.items() if health.COUNT.search(one.contains)]
+
+    def _uses(self, service: str) -> set[str]:
+        return set(self.services[service].uses or self.kinds)
+
+    def _services_well(self, when: str, counts: Truth | None) -> None:
         for name, service in self.services.items():
-            processes.start(self.folder / "processes", name)
-            if not service.health:
-                continue
+            contains = health.counted(service.contains, counts) if counts else service.contains
             try:
-                said = self._until(partial(_unwell, service), name)
+                self.started[name].start()
+                if not service.health:
+                    continue
+                self.started[name].until_well(contains)
+                complaint = ""
             except SafetakeError as error:
-                self._check(f"{name} is well {when}", "", False, "2xx", str(error))
-                raise Failed from error
-            self._check(f"{name} is well {when}", "", True, "2xx", said or "2xx")
+                complaint = str(error)
+            self._check(f"{name} is well {when}", "", not complaint, "2xx", complaint or "2xx")
+            if complaint:
+                raise Failed
+
+    def _services_know(self, names: list[str], before: Truth) -> None:
+        """Each may end, or say that it is not well; it may not answer as if nothing was gone."""
+        for name in names:
+            contains = health.counted(self.services[name].contains, before)
+            complaint = self.started[name].complaint(contains)
+            self._check(
+                f"{name} knows that its data is gone", "", bool(complaint), "another answer",
+                complaint or f"it still answers with {contains!r}",
+            )  # fmt: skip
+        self._stop_services()
 
     def _stop_services(self) -> None:
-        for name in self.services:
-            if not processes.stop(self.folder / "processes", name):
-                raise SafetakeError(f"{name} did not stop")
+        for one in self.started.values():
+            one.stop()
 
     def _integrity(self) -> None:
         found = self._safetake("integrity", codes=(0, 1))
@@ -263,26 +363,9 @@ class Rehearsal:
             )
         return found
 
-    def _until(self, ask: Callable[[], str], name: str) -> str:
-        """Ask until it answers with no complaint; returns what it said. Raises SafetakeError."""
-        deadline = time.monotonic() + self.start_timeout
-        while True:
-            complaint = ""
-            try:
-                complaint = ask()
-            except (SafetakeError, OSError) as error:
-                complaint = str(error)
-            if not complaint:
-                return ""
-            where = self.folder / "processes"
-            if not processes.running(where, name):
-                complaint = f"it ended: {processes.last_words(where, name)}"
-                raise SafetakeError(f"{name} is not well: {complaint}")
-            if time.monotonic() > deadline:
-                raise SafetakeError(
-                    f"{name} is not well after {self.start_timeout:.0f} s: {complaint}"
-                )
-            time.sleep(0.1)
+    def _until(self, ask: Callable[[], str], name: str) -> None:
+        """Ask a server of the drill until it has no complaint. Raises SafetakeError."""
+        until(ask, self.folder / "processes", name, self.start_timeout)
 
     def _check(
         self, name: str, source: str, ok: bool, expected: Any = None, found: Any = None
@@ -315,26 +398,6 @@ class Rehearsal:
         fresh = self.answer_file.with_suffix(".new")
         fresh.write_text(json.dumps(self.answer, default=str), encoding="utf-8")
         fresh.rename(self.answer_file)
-
-
-def _unanswered(url: str) -> str:
-    try:
-        urllib.request.urlopen(url, timeout=5).close()
-    except urllib.error.HTTPError as error:
-        return f"{error.code} {error.reason}"
-    except urllib.error.URLError as error:
-        return str(error.reason)
-    return ""
-
-
-def _unwell(service: DrillServiceConfig) -> str:
-    if complaint := _unanswered(service.health):
-        return complaint
-    with urllib.request.urlopen(service.health, timeout=5) as answer:
-        said = answer.read(1 << 16).decode("utf-8", "replace")
-    if service.contains and service.contains not in said:
-        return f"it answers without {service.contains!r}: {said[:200]}"
-    return ""
 
 
 def main(plan: Path, answer: Path) -> int:

@@ -16,9 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from safetake import __version__, sandbox
 from safetake.clock import go_time, now_ns
-from safetake.drill import priority, processes
-from safetake.drill.scenario import find_scenario, targets
+from safetake.drill import health, priority, processes, scratchredis, without
+from safetake.drill.kubernetes import Pods, prepared
+from safetake.drill.scenario import check, find_scenario, targets
+from safetake.drill.started import ASKED
 from safetake.drill.twin import Twin, allowed_ports, build
+from safetake.drill.without import Left, NothingLeftError
 from safetake.errors import RefusedError, SafetakeError, UsageError
 from safetake.evidence import Check, Draft, Evidence, Step, save
 from safetake.evidence.versions import place, versions
@@ -27,6 +30,7 @@ from safetake.snapshots import APP_CHECKED, RESTORED, SnapshotInfo, read_manifes
 
 if TYPE_CHECKING:
     from safetake.config import Config
+    from safetake.configscenario import ScenarioConfig
     from safetake.repository import Repository
 
 _GRACE_SECONDS = 20.0
@@ -59,28 +63,43 @@ def drill(
     """
     sources = _sources(repository, snapshot, wanted.sources)
     scenario = find_scenario(config, wanted.scenario, list(sources))
-    for loss in scenario.lose:
-        if loss.source not in sources:
-            raise UsageError(
-                f"scenario {wanted.scenario}: snapshot {snapshot.id[:8]} has no {loss.source!r}"
-            )
+    check(scenario, wanted.scenario, snapshot, sources)
     confinement = _confinement(wanted.unconfined)
     started_ns, started = now_ns(), time.monotonic()
-    with repository.lock(exclusive=False), scratch_folder(config.drill.scratch) as folder:
-        _room(folder, repository, snapshot, sources)
-        kinds = {name: entry["type"] for name, entry in sources.items()}
-        twin = build(config, folder, kinds, password)
-        plan = _plan(config, twin, snapshot, kinds, sources, scenario.model_dump())
-        answer = _rehearse(config, twin, plan, confinement, told)
-        answer["measured"]["bytes"] = float(sum(int(e.get("bytes") or 0) for e in sources.values()))
-        answer["measured"]["rpo_seconds"] = (started_ns - snapshot.time_ns) / 1e9
+    kinds = {name: entry["type"] for name, entry in sources.items()}
+    with (
+        repository.lock(exclusive=False),
+        prepared(config, kinds, wanted.unconfined) as pods,
+        scratch_folder(config.drill.scratch) as folder,
+        contextlib.ExitStack() as held,
+    ):
+        left = Left(repository, config.repository.location, snapshot, password)
+        try:
+            left = without.find(
+                config, repository, snapshot, scenario, list(sources), password, held
+            )
+            without.refuse_unhidden(left, confinement)
+            _room(folder, sources, 4 if left.snapshot.tree != snapshot.tree else 3)
+            twin = build(config, folder, kinds, password, redis_password=pods is not None)
+            rest = without.lay_out(folder, twin.written, config, left, scenario, snapshot)
+            plan = _plan(config, twin, snapshot, kinds, sources, scenario, pods)
+            answer = _rehearse(config, twin, {**plan, "left": rest}, confinement, told, pods)
+            measured = answer["measured"]
+            measured["bytes"] = float(sum(int(e.get("bytes") or 0) for e in sources.values()))
+            measured["rpo_seconds"] = (started_ns - left.snapshot.time_ns) / 1e9
+        except NothingLeftError as error:
+            answer = {"checks": [error.check], "steps": [], "problems": [], "measured": {}}
+        answer["notes"] = [*answer.get("notes", []), *left.notes]
         draft = _draft(
-            config, repository, snapshot, wanted, answer, started_ns, confinement,
+            config, left.repository, left.snapshot, wanted, answer, started_ns, confinement,
             targets(config, scenario),
         )  # fmt: skip
         document = save(repository, draft)
         if document.verdict == "passed" and all(loss.everything for loss in scenario.lose):
-            _record_rungs(repository, snapshot, sources, scenario.lose, document, config, started)
+            # in the repository that it came back from: in another one nothing of it was read
+            _record_rungs(
+                left.repository, left.snapshot, sources, scenario.lose, document, config, started
+            )
     return document
 
 
@@ -115,12 +134,10 @@ def _confinement(unconfined: bool) -> sandbox.Confinement:
     return found
 
 
-def _room(
-    folder: Path, repository: Repository, snapshot: SnapshotInfo, sources: dict[str, Any]
-) -> None:
+def _room(folder: Path, sources: dict[str, Any], times: int) -> None:
     from safetake.wording import size
 
-    needed = 3 * sum(int(entry.get("bytes") or 0) for entry in sources.values())
+    needed = times * sum(int(entry.get("bytes") or 0) for entry in sources.values())
     state = os.statvfs(folder)
     free = state.f_bavail * state.f_frsize
     if free < needed:
@@ -137,13 +154,21 @@ def _plan(
     snapshot: SnapshotInfo,
     kinds: dict[str, str],
     entries: dict[str, Any],
-    scenario: dict[str, Any],
+    scenario: ScenarioConfig,
+    pods: Pods | None,
 ) -> dict[str, Any]:
     redis = {
         name: _redis_command(name, entries[name], twin.store_ports[name], twin.data / name)
         for name, kind in kinds.items()
         if kind == "redis"
     }
+    if pods is not None:
+        pods.see(twin, kinds)
+        file = twin.folder / "redis.conf"
+        redis = {
+            name: scratchredis.reachable(command, pods.address, file, pods.password)
+            for name, command in redis.items()
+        }
     for name, command in redis.items():
         processes.describe(twin.processes, name, command, {})
     for name, kind in kinds.items():
@@ -153,11 +178,17 @@ def _plan(
     for name, service in config.drill.services.items():
         if service.uses and not set(service.uses) <= set(kinds):
             continue
-        told = service.model_dump()
+        for unknown in health.unknown_counts(service.contains, kinds):
+            raise UsageError(
+                f"drill.services.{name}.contains: {unknown} is of no source that is rehearsed",
+                hint="sources are: " + ", ".join(kinds) + "; `uses` says which ones it needs",
+            )
+        told = services[name] = service.model_dump()
+        if service.kubernetes is not None:
+            continue  # its pod is made by `pods`
         told["command"] = [twin.filled(word, name) for word in service.command]
         told["environment"] = {k: twin.filled(v, name) for k, v in service.environment.items()}
         told["health"] = twin.filled(service.health, name)
-        services[name] = told
         processes.describe(twin.processes, name, told["command"], told["environment"])
     return {
         "snapshot": snapshot.id,
@@ -166,10 +197,19 @@ def _plan(
         "store_ports": twin.store_ports,
         "redis_commands": redis,
         "folder": str(twin.folder),
-        "scenario": scenario,
+        "scenario": _told(scenario, twin),
         "services": services,
         "start_timeout": config.drill.start_timeout,
     }
+
+
+def _told(scenario: ScenarioConfig, twin: Twin) -> dict[str, Any]:
+    """What the drill's process must know of it; where a password is, is nothing for a plan."""
+    told = scenario.model_dump(include={"description", "lose", "changed", "hold"})
+    for hold in told["hold"]:
+        where = f"what must hold ({hold['name']})"
+        hold["command"] = [twin.filled(word, where=where) for word in hold["command"]]
+    return told
 
 
 def _redis_command(name: str, entry: dict[str, Any], port: int, folder: Path) -> list[str]:
@@ -184,10 +224,7 @@ def _redis_command(name: str, entry: dict[str, Any], port: int, folder: Path) ->
             f"{name}: no {family} server {version} or newer is installed to rehearse on",
             hint="install one beside safetake, or name the other sources",
         )
-    return [
-        binaries[0].path, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder),
-        "--save", "", "--appendonly", "no", "--daemonize", "no",
-    ]  # fmt: skip
+    return scratchredis.command(binaries[0].path, port, folder)
 
 
 def _chroma_command(twin: Twin, name: str) -> list[str]:
@@ -204,22 +241,27 @@ def _rehearse(
     plan: dict[str, Any],
     confinement: sandbox.Confinement,
     told: Callable[[str], None],
+    pods: Pods | None,
 ) -> dict[str, Any]:
     """Run the child to its end, whatever happens; what it answered."""
     plan_file, answer_file = twin.folder / "plan.json", twin.folder / "answer.json"
     plan_file.write_text(json.dumps(plan), encoding="utf-8")
     words = [sys.executable, "-m", "safetake.drill.rehearse", str(plan_file), str(answer_file)]
     if confinement.folders:
-        ports = allowed_ports(config, twin) if confinement.ports else None
+        closed = [] if pods is None else [pods.api_port]
+        ports = allowed_ports(config, twin, closed) if confinement.ports else None
         words = sandbox.command(words, [twin.folder], ports)
     environment = {
         **{key: value for key, value in os.environ.items() if key in _INHERITED},
         "HOME": str(twin.folder / "home"),
         "TMPDIR": str(twin.folder / "tmp"),
     }
+    if pods is not None:
+        environment[scratchredis.PASSWORD] = pods.password
     with (twin.folder / "output").open("wb") as errors:
         child = subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors,
+            words, stdin=subprocess.DEVNULL if pods is None else subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=errors,
             env=environment, cwd=twin.folder, start_new_session=True, text=True,
         )  # fmt: skip
     if config.drill.priority == "low":
@@ -231,19 +273,31 @@ def _rehearse(
         for line in child.stdout:
             if line.startswith("step "):
                 told(line[5:].rstrip("\n"))
+            elif pods is not None and line.startswith(ASKED) and child.stdin is not None:
+                answered = pods.answer(line.removeprefix(ASKED))
+                with contextlib.suppress(BrokenPipeError):  # its time was over meanwhile
+                    print(answered, file=child.stdin, flush=True)
         child.wait()
         if timer.rang:
             ended = f"the drill took longer than {config.drill.timeout:.0f} s"
     finally:
         timer.cancel()
+        if child.stdin is not None:
+            with contextlib.suppress(OSError):  # an answer that nobody read
+                child.stdin.close()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
         child.wait()
         for name in (*plan["services"], *plan["store_ports"]):
             processes.kill(twin.processes, name)
+        processes.sweep(twin.folder / "home")
     answer: dict[str, Any] = {"checks": [], "steps": [], "problems": [], "measured": {}}
     with contextlib.suppress(FileNotFoundError):
         answer = json.loads(answer_file.read_text(encoding="utf-8"))
+    if pods is not None:
+        answer["problems"] += pods.end()
+        answer["checks"] += [check.model_dump() for check in pods.checks]
+        answer["notes"] = [*answer.get("notes", []), *pods.notes]
     if child.returncode != 0:
         last = (twin.folder / "output").read_text(encoding="utf-8", errors="replace").strip()
         answer["problems"].append(f"{ended}: {(last.splitlines() or ['nothing was said'])[-1]}")
@@ -317,7 +371,7 @@ def _draft(
         measured=answer["measured"],
         targets=promised,
         problems=answer["problems"],
-        notes=[f"ran: {words}" for words in answer.get("commands", [])],
+        notes=[f"ran: {words}" for words in answer.get("commands", [])] + answer.get("notes", []),
     )
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from safetake.configdrill import BUILT_IN, LossConfig, ScenarioConfig
+from safetake.configdrill import BUILT_IN
+from safetake.configscenario import LossConfig, ScenarioConfig
 from safetake.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from safetake.config import Config
+    from safetake.snapshots import SnapshotInfo
 
 PARTIAL, TOTAL = BUILT_IN
 NEWEST_SHARE = 0.1
@@ -19,7 +21,11 @@ NEWEST_SHARE = 0.1
 def find_scenario(config: Config, name: str, sources: Sequence[str]) -> ScenarioConfig:
     """The scenario of that name, over `sources`. Raises UsageError when there is none."""
     if name in config.drill.scenarios:
-        return config.drill.scenarios[name]
+        found = config.drill.scenarios[name]
+        if found.lose:
+            return found
+        everything = [LossConfig(source=source, everything=True) for source in sources]
+        return found.model_copy(update={"lose": everything})
     if name == PARTIAL:
         return ScenarioConfig(
             description="the newest rows, records, keys and files vanish",
@@ -36,6 +42,29 @@ def find_scenario(config: Config, name: str, sources: Sequence[str]) -> Scenario
         f"there is no scenario {name!r}{nearest(name, [*BUILT_IN, *config.drill.scenarios])}",
         hint="partial-loss, total-loss, or a [drill.scenarios.NAME] of the configuration",
     )
+
+
+def check(
+    scenario: ScenarioConfig, name: str, snapshot: SnapshotInfo, entries: Mapping[str, Any]
+) -> None:
+    """Raise UsageError when the snapshot does not have what is lost, or asked afterwards."""
+    asked = [hold.source for hold in scenario.hold if hold.source is not None]
+    for source in (*(loss.source for loss in scenario.lose), *asked):
+        if source not in entries:
+            raise UsageError(f"scenario {name}: snapshot {snapshot.id[:8]} has no {source!r}")
+    for loss in scenario.lose:
+        if loss.collection is None:
+            continue
+        facts = entries[loss.source].get("facts", {}).get("collections", {})
+        there = sorted({str(one.get("name")) for one in facts.values()})
+        if loss.collection not in there:
+            from safetake.wording import nearest
+
+            raise UsageError(
+                f"scenario {name}: {loss.source} has no collection {loss.collection!r} in "
+                f"snapshot {snapshot.id[:8]}{nearest(loss.collection, there)}",
+                hint="it has: " + ", ".join(there) if there else "it has none",
+            )
 
 
 def targets(config: Config, scenario: ScenarioConfig) -> dict[str, float]:

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from safetake.drill import scratchredis
 from safetake.errors import SafetakeError
 
 EXAMPLES = 10
@@ -82,6 +83,18 @@ class Truth:
                 ((source, i.part, i.name, i.digest, i.expires_ms) for i in items),
             )
         return self.count(source)
+
+    def adopt(self, other: Truth, source: str) -> None:
+        """Remember of a store what another truth does."""
+        self._db.execute("ATTACH ? AS other", (str(other.path),))
+        try:
+            with self._db:
+                self._db.execute("DELETE FROM main.item WHERE source = ?", (source,))
+                self._db.execute(
+                    "INSERT INTO main.item SELECT * FROM other.item WHERE source = ?", (source,)
+                )
+        finally:
+            self._db.execute("DETACH other")
 
     def count(self, source: str) -> int:
         """Items of a store."""
@@ -212,10 +225,7 @@ def _file(root: Path, path: Path) -> Item:
 
 def keys(port: int) -> Iterator[Item]:
     """Every key of a Redis server on loopback, with when it expires. Raises SourceError."""
-    from safetake.sources.redis.wire import Address, Connection
-
-    address = Address("127.0.0.1", port, "", False, None, None)
-    with Connection(address) as connection:
+    with scratchredis.connection(port) as connection:
         offset = int(time.time() * 1000) - _server_ms(connection)
         for line in _text(connection.call("INFO", "keyspace")).splitlines():
             if line.startswith("db"):

@@ -9,11 +9,13 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from safetake.drill import scratchredis
 from safetake.errors import UsageError
 from safetake.tomltext import toml
 
@@ -34,6 +36,8 @@ class Twin:
     store_ports: dict[str, int]
     """By source: of its Redis server, or of the Chroma server that brings records back."""
     service_ports: dict[str, int]
+    written: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Its configurations by the name of the file in the folder."""
 
     @property
     def config(self) -> Path:
@@ -55,27 +59,42 @@ class Twin:
         """Where the drill's processes are described."""
         return self.folder / "processes"
 
-    def filled(self, text: str, service: str = "") -> str:
+    def filled(self, text: str, service: str = "", where: str = "") -> str:
         """The text with its placeholders filled. Raises UsageError for an unknown one."""
         known: dict[str, str] = {**self.places}
         known |= {f"port:{name}": str(port) for name, port in self.service_ports.items()}
         if service:
             known["port"] = str(self.service_ports[service])
-        for name, value in known.items():
-            text = text.replace("{" + name + "}", value)
-        if "{" in text and "}" in text[text.index("{") :]:
-            start = text.index("{")
-            name = text[start : text.index("}", start) + 1]
-            if ":" in name or name[1:-1].replace("-", "").replace("_", "").isalnum():
-                raise UsageError(
-                    f"drill.services.{service}: there is no {name}",
-                    hint="known are: " + ", ".join("{" + each + "}" for each in known),
-                )
-        return text
+        return fill(text, known, where or f"drill.services.{service}")
 
 
-def build(config: Config, folder: Path, sources: Mapping[str, str], password: str) -> Twin:
-    """Lay out a twin of `sources` (type by name) in an empty private folder. Raises UsageError."""
+def fill(text: str, known: Mapping[str, str], where: str) -> str:
+    """The text with each `{NAME}` that is known. Raises UsageError for another one."""
+    for name, value in known.items():
+        text = text.replace("{" + name + "}", value)
+    if "{" in text and "}" in text[text.index("{") :]:
+        start = text.index("{")
+        name = text[start : text.index("}", start) + 1]
+        if ":" in name or name[1:-1].replace("-", "").replace("_", "").isalnum():
+            raise UsageError(
+                f"{where}: there is no {name}",
+                hint="known are: " + ", ".join("{" + each + "}" for each in known),
+            )
+    return text
+
+
+def build(
+    config: Config,
+    folder: Path,
+    sources: Mapping[str, str],
+    password: str,
+    *,
+    redis_password: bool = False,
+) -> Twin:
+    """Lay out a twin of `sources` (type by name) in an empty private folder. Raises UsageError.
+
+    `redis_password`: its Redis servers want the one in the environment (`scratchredis`).
+    """
     with ExitStack() as held:
         services = list(config.drill.services)
         served = [name for name, kind in sources.items() if kind in ("redis", "chroma")]
@@ -86,6 +105,8 @@ def build(config: Config, folder: Path, sources: Mapping[str, str], password: st
     written: dict[str, Any] = {}
     for name in sources:
         written[name] = _source(config, name, twin)
+        if redis_password and sources[name] == "redis":
+            written[name]["password_env"] = scratchredis.PASSWORD
     for inside in (twin.data, twin.processes, folder / "state", folder / "tmp", folder / "home",
                    folder / "overlay"):  # fmt: skip
         inside.mkdir(mode=0o700)
@@ -105,17 +126,19 @@ def build(config: Config, folder: Path, sources: Mapping[str, str], password: st
             if reference.from_.source in sources and reference.to.source in sources
         },
     }
-    twin.config.write_text(toml(document), encoding="utf-8")
+    twin.written[twin.config.name] = deepcopy(document)
     for name, port in store_ports.items():
         if sources[name] == "chroma":
             written[name]["server"] = f"http://127.0.0.1:{port}"
-    twin.config_with_servers.write_text(toml(document), encoding="utf-8")
+    twin.written[twin.config_with_servers.name] = document
+    for file_name, content in twin.written.items():
+        (folder / file_name).write_text(toml(content), encoding="utf-8")
     return twin
 
 
-def allowed_ports(config: Config, twin: Twin) -> list[int]:
+def allowed_ports(config: Config, twin: Twin, closed: Iterable[int] = ()) -> list[int]:
     """The TCP ports that a drill may use: its own and ephemeral ones, none of production's."""
-    production = set(_production_ports(config))
+    production = {*_production_ports(config), *closed}
     own = {*twin.service_ports.values(), *twin.store_ports.values()}
     return sorted((set(EPHEMERAL) - production) | own | {0})  # 0: to be given any
 
