@@ -36,10 +36,12 @@ from safetake.demo.application import (
 from safetake.demo.processes import Processes, free_port
 
 BACKUP_BEFORE_S = 20.0
-EDGE_NS = 3 * 10**9
-"""Around a drill's evidence: its process starts and ends, so it is neither with nor without."""
+EDGE_NS = 10**9
+"""Around a drill's process. What is in there and not within its evidence is neither with nor
+without: the process starts and ends, or it came to no evidence."""
 WARM_S = 10.0
-LAST_DRILL_S = 900.0
+LAST_DRILL_S = 300.0
+"""Then the drill that is under way is ended, and is neither with nor without."""
 EVERY = (1, 2, 3, 5, 6, 10, 15)
 SERVICE = """
 [drill.services.{name}]
@@ -133,7 +135,8 @@ def _run(
     processes.end("probe", 40)
     load = application.end_load(folder / "logs")
     drills = json.loads(said(folder, "--json", "evidence", "list", "--kind", "drill"))
-    times = Times((began, ended), [(d["started_ns"], d["ended_ns"]) for d in drills], backups)
+    spans = [(each["started_ns"], each["ended_ns"]) for each in drills]
+    times = Times((began, ended), spans, backups, _runs(log, ended))
     return {
         "minutes": round((ended - began) / 60e9, 2),
         "every": every,
@@ -193,22 +196,24 @@ def _backups(
 
 
 def _last_drill(daemon: subprocess.Popen[bytes], log: Path) -> None:
-    """Wait until the drill that is under way is over."""
+    """Wait until the drill that is under way is over, or for LAST_DRILL_S."""
     until = time.monotonic() + LAST_DRILL_S
     while daemon.poll() is None and time.monotonic() < until:
         events = [event["event"] for event in _events(log)]
         if events.count("started") == events.count("done") + events.count("failed"):
             return
         time.sleep(0.2)
-    raise BenchError("the last drill does not end, or the daemon did")
 
 
 class Times:
     """What was going on at a moment."""
 
-    def __init__(self, whole: Span, drills: list[Span], backups: list[Span]) -> None:
+    def __init__(
+        self, whole: Span, drills: list[Span], backups: list[Span], runs: list[Span]
+    ) -> None:
         self.whole, self.drills = whole, sorted(drills)
         self._backups = backups
+        self._edges = [(start - EDGE_NS, end + EDGE_NS) for start, end in runs]
 
     def sort(self, start_ns: int, end_ns: int) -> str:
         """`with` or `without` a drill, during a `backup`, at an `edge`, or `outside` of it all."""
@@ -218,9 +223,7 @@ class Times:
             return "backup"
         if any(start <= start_ns <= end for start, end in self.drills):
             return "with"
-        if any(
-            start - EDGE_NS <= end_ns and start_ns <= end + EDGE_NS for start, end in self.drills
-        ):
+        if any(start <= end_ns and start_ns <= end for start, end in self._edges):
             return "edge"
         return "without"
 
@@ -347,6 +350,19 @@ def _events(log: Path) -> list[dict[str, Any]]:
         with contextlib.suppress(ValueError):  # a line that is being written
             events.append(json.loads(line))
     return events
+
+
+def _runs(log: Path, ended: int) -> list[Span]:
+    """When the daemon's jobs ran; until `ended` what had not ended by then."""
+    running: dict[str, int] = {}
+    runs = []
+    for event in _events(log):
+        at = parse_go_time(event["time"])
+        if event["event"] == "started":
+            running[event["job"]] = at
+        elif event["event"] in ("done", "failed") and event["job"] in running:
+            runs.append((running.pop(event["job"]), at))
+    return runs + [(start, ended) for start in running.values()]
 
 
 def _problems(log: Path) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def test_given_a_probe_then_requests_are_told_apart_by_what_ran(tmp_path: Path) 
     second = 10**9
     times = Times(
         (0, 100 * second), [(20 * second, 30 * second), (70 * second, 80 * second)],
-        [(10 * second, 12 * second)],
+        [(10 * second, 12 * second)], [(17 * second, 31 * second), (69 * second, 81 * second)],
     )  # fmt: skip
     asked = [  # at, milliseconds, status
         (5, 1, 200), (9.5, 900, 200), (18, 7, 200), (25, 4, 200), (29, 6, 500), (50, 2, 201),
