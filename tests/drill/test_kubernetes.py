@@ -4,8 +4,14 @@ processes on the copies, and every call is compared with the permissions that ar
 from __future__ import annotations
 
 import json
+import re
+import shutil
+import socket
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,13 +19,17 @@ import yaml
 from kubernetes_validate import validate
 
 from safetake import configfile
-from safetake.drill.isolation import network_policy
+from safetake.drill.isolation import network_policy, open_ways, pod_labels
+from safetake.drill.kubernetes import LOCK, prepared
+from safetake.drill.twin import EPHEMERAL, Twin, allowed_ports
+from safetake.errors import ConfigError, RefusedError, SafetakeError, ServiceError, UsageError
 from safetake.services.rbac import manifests, to_yaml
 from tests.cli.conftest import Workplace
-from tests.drill.kubelet import CLAIM, DRILL, PRODUCTION, DrillCluster
-from tests.services.cluster import Call, serving
-from tests.support.redis_server import free_port
+from tests.drill.kubelet import CLAIM, CLAIMS, DRILL, POLICIES, PRODUCTION, DrillCluster
+from tests.services.cluster import PODS, Call, serving, workload_resource
+from tests.support.redis_server import free_port, running
 
+KINDS = {"projects": "sqlite", "scripts": "files"}
 SERVICE = """
 import http.server, os, socket, sqlite3, sys
 from urllib.parse import urlsplit
@@ -114,7 +124,7 @@ def configured(place: Workplace, cluster: DrillCluster, **changes: str) -> None:
     }
     with (place.folder / "safetake.toml").open("a") as file:
         file.write(
-            f'[drill]\nscratch = "{cluster.volume / "drills"}"\n'
+            f'[drill]\npriority = "normal"\nscratch = "{cluster.volume / "drills"}"\n'
             f"start_timeout = {keys['start_timeout']}\n"
             f'[drill.kubernetes]\nnamespace = "{DRILL}"\ncontext = "it"\n'
             f'source_namespace = "{keys["source_namespace"]}"\n'
@@ -175,19 +185,35 @@ def failed(place: Workplace, *words: str) -> dict[str, Any]:
     return document
 
 
-def copies_were_made(cluster: DrillCluster) -> bool:
-    """Whether a drill got as far as its first pod; what it leaves is nothing in any case."""
-    assert [p.name for p in (cluster.volume / "drills").iterdir() if p.is_dir()] == []
-    return bool(cluster.made)
+@pytest.fixture
+def inside(
+    workplace: Workplace, cluster: DrillCluster, monkeypatch: pytest.MonkeyPatch
+) -> Workplace:
+    """The same in this process, for what needs no whole drill."""
+    monkeypatch.setenv("KUBECONFIG", workplace.environment["KUBECONFIG"])
+    ready(workplace, cluster, start_timeout="1")
+    return workplace
+
+
+def looked_at(place: Workplace, unconfined: bool = False) -> Any:
+    return prepared(config(place), KINDS, unconfined)
+
+
+def seen(place: Workplace, pods: Any) -> None:
+    """Copies, as a drill lays them out."""
+    folder = config(place).drill.scratch / "copies"
+    (folder / "data" / "projects").mkdir(parents=True)
+    shutil.copy(place.folder / "projects.db", folder / "data" / "projects")
+    twin = Twin(folder, {"projects": str(folder / "data" / "projects" / "projects.db")}, {}, {})
+    pods.see(twin, KINDS)
 
 
 def test_services_run_as_pods_on_the_copies(workplace: Workplace, cluster: DrillCluster) -> None:
     ready(workplace, cluster)
-    document = workplace.json("drill", "total-loss")
+    document = workplace.json("drill", "total-loss", "projects")
     assert document["verdict"] == "passed"
     names = {check["name"] for check in document["checks"]}
     assert {"web is well before the loss", "web is well after the recovery"} <= names
-    assert workplace.json("snapshots")[-1]["rung"] == "app-checked"
     assert cluster.left() == []
     # exactly what is rendered was needed; and of production nothing but the workload was read
     assert used(cluster) == granted(workplace) - {
@@ -200,7 +226,7 @@ def test_services_run_as_pods_on_the_copies(workplace: Workplace, cluster: Drill
     assert first["metadata"]["name"] != second["metadata"]["name"]
     text = json.dumps(first)
     for left_behind in (
-        *("keys", "TOKEN", "project-service-data", "registry", "sign-on", "migrate"),
+        *('"keys"', "TOKEN", "project-service-data", "registry", "sign-on", "migrate"),
         *("hostNetwork", "hostPort", "4711", '"privileged"', "livenessProbe"),
     ):
         assert left_behind not in text
@@ -227,3 +253,363 @@ def test_services_run_as_pods_on_the_copies(workplace: Workplace, cluster: Drill
     found = {check["name"]: check["found"] for check in document["checks"]}
     assert "network plugin" in found["services could connect to nothing but the drill"]
     assert CLAIM in found["services ran on the drill's own volume"]
+
+
+def test_pods_that_never_get_ready_fail_the_drill_with_their_reason(
+    workplace: Workplace, cluster: DrillCluster
+) -> None:
+    ready(workplace, cluster, start_timeout="1")
+    cluster.crash = "ImagePullBackOff"
+    document = failed(workplace, "total-loss", "projects")
+    (check,) = (check for check in document["checks"] if not check["ok"])
+    assert check["name"] == "web is well before the loss"
+    assert "not ready after 1 s" in check["found"]
+    assert "ImagePullBackOff" in check["found"]
+    assert len(cluster.made) == 1
+    assert cluster.left() == []
+
+
+@pytest.mark.slow
+def test_redis_of_the_drill_is_reached_with_a_password_of_its_own(
+    workplace: Workplace, cluster: DrillCluster, tmp_path: Path
+) -> None:
+    with running("redis-7.0", tmp_path / "redis") as server, server.client() as client:
+        client.set("session", "1", ex=3600)
+        with (workplace.folder / "safetake.toml").open("a") as file:
+            file.write(
+                f'[sources.queue]\ntype = "redis"\nurl = "redis://127.0.0.1:{server.port}"\n'
+            )
+        workplace.run("backup")
+        ready(
+            workplace,
+            cluster,
+            environment='{DATABASE = "{projects}", REDIS = "{queue}"}',
+            contains="rows: 100 keys :1",
+        )
+        text = (workplace.folder / "safetake.toml").read_text()
+        text = text.replace('uses = ["projects"]', 'uses = ["projects", "queue"]')
+        (workplace.folder / "safetake.toml").write_text(text)
+        document = workplace.json("drill", "total-loss", "projects", "queue")
+        assert document["verdict"] == "passed"
+        assert client.dbsize() == 1
+        passwords = {
+            entry["value"].split(":")[2].split("@")[0]
+            for pod in cluster.made
+            for entry in pod["spec"]["containers"][0]["env"]
+            if entry["name"] == "REDIS"
+        }
+        assert len(passwords) == 1
+        (password,) = passwords
+        assert len(password) == 48
+        assert password not in json.dumps(document)
+        # what is newer than the snapshot stays: a row, and a key
+        text = text.replace("rows: 100 keys :1", "rows: 10")
+        (workplace.folder / "safetake.toml").write_text(text)
+        document = workplace.json("drill", "partial-loss", "queue", "projects")
+        assert document["verdict"] == "passed"
+    assert cluster.left() == []
+
+
+@pytest.mark.slow
+def test_what_a_killed_drill_left_is_removed_by_the_next(
+    workplace: Workplace, cluster: DrillCluster
+) -> None:
+    ready(workplace, cluster, contains="never", start_timeout="60")
+    with subprocess.Popen(
+        workplace.command("drill", "total-loss", "projects"),
+        cwd=workplace.folder,
+        env=workplace.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        deadline = time.monotonic() + 60
+        while not cluster.left() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.kill()
+    (left,) = cluster.left()
+    text = (workplace.folder / "safetake.toml").read_text()
+    (workplace.folder / "safetake.toml").write_text(text.replace('"never"', '"rows: 100"'))
+    document = workplace.json("drill", "total-loss", "projects")
+    assert document["verdict"] == "passed"
+    assert f"pods that an earlier drill left were removed: {left}" in document["notes"]
+    assert cluster.left() == []
+
+
+def test_leftovers_are_known_by_their_label_and_nothing_else_is_removed(
+    inside: Workplace, cluster: DrillCluster
+) -> None:
+    labels = pod_labels(section(inside))
+    cluster.pod("drill-of-a-killed-one", labels)
+    cluster.pod("drill-on-another-claim", {**labels, "safetake/drill-claim": "other"})
+    cluster.pod("somebodys", {"app.kubernetes.io/name": "safetake-drill"})
+    with looked_at(inside) as pods:
+        assert pods.notes == ["pods that an earlier drill left were removed: drill-of-a-killed-one"]
+    assert {call[3] for _, call in cluster.places if call[0] == "delete"} == {
+        "drill-of-a-killed-one"
+    }
+
+
+def test_one_drill_at_a_time_on_a_claim(inside: Workplace) -> None:
+    with (
+        looked_at(inside),
+        pytest.raises(RefusedError, match="another drill with pods runs"),
+        looked_at(inside),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("program", "told"),
+    [
+        ("import sys; sys.exit(3)", r"its pod ended: .*exit code 3.*no data at redis://:\*\*\*@h"),
+        ("import time; time.sleep(60)", "is not well after 1 s: ConnectError"),
+        (SERVICE.replace("rows: ", "other: "), "is not well after 1 s: without 'rows: 100'"),
+    ],
+)
+def test_a_service_that_is_not_well_is_told_and_removed(
+    inside: Workplace, cluster: DrillCluster, program: str, told: str
+) -> None:
+    cluster.workload("web", template(free_port(), program))
+    with looked_at(inside) as pods:
+        seen(inside, pods)
+        pods.start("web")
+        answer = json.loads(
+            pods.answer('{"verb": "well", "service": "web", "contains": "rows: 100"}')
+        )
+        assert re.search(told, answer["problem"]), answer
+        assert len(cluster.left()) == 1
+    assert cluster.left() == []
+
+
+def test_a_service_whose_data_is_gone_is_asked_once(
+    inside: Workplace, cluster: DrillCluster
+) -> None:
+    ask = '{"verb": "complaint", "service": "web", "contains": "rows: 100"}'
+    with looked_at(inside) as pods:
+        seen(inside, pods)
+        assert json.loads(pods.answer(ask)) == {"problem": ""}
+        pods.stop("web")
+        (
+            inside.folder / "volume" / "drills" / "copies" / "data" / "projects" / "projects.db"
+        ).unlink()
+        assert "RemoteProtocolError" in json.loads(pods.answer(ask))["problem"]
+        pods.stop("web")
+        assert pods.end() == []
+
+
+def test_a_pod_that_somebody_removed(inside: Workplace, cluster: DrillCluster) -> None:
+    with looked_at(inside) as pods:
+        seen(inside, pods)
+        pods.start("web")
+        (name,) = cluster.left()
+        cluster.objects[PODS, DRILL, name].delete()
+        with pytest.raises(ServiceError, match=f"web: somebody removed its pod {name}"):
+            pods.until_well("web", "")
+        pods.stop("web")  # nothing is left to stop
+
+
+# ------------------------------------------------------------------------ what is missing
+
+
+def no_claim(cluster: DrillCluster) -> None:
+    cluster.objects[CLAIMS, DRILL, CLAIM].delete()
+
+
+def no_right(cluster: DrillCluster) -> None:
+    assert cluster.granted is not None
+    cluster.granted -= {(DRILL, ("create", "", "pods", ""))}
+
+
+def no_namespace(cluster: DrillCluster) -> None:
+    assert cluster.granted is not None
+    cluster.granted = {each for each in cluster.granted if each[0] != DRILL}
+
+
+def no_policy(cluster: DrillCluster) -> None:
+    cluster.objects[POLICIES, DRILL, "safetake-drill"].delete()
+
+
+def no_workload(cluster: DrillCluster) -> None:
+    cluster.objects[workload_resource("deployments"), PRODUCTION, "web"].delete()
+
+
+def two_containers(cluster: DrillCluster) -> None:
+    spec = template(1)
+    cluster.workload("web", {**spec, "containers": [*spec["containers"], {"name": "side"}]})
+
+
+def no_port(cluster: DrillCluster) -> None:
+    spec = template(1)
+    del spec["containers"][0]["ports"]
+    cluster.workload("web", spec)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "kind", "told", "hint"),
+    [
+        (no_claim, ServiceError, "no PersistentVolumeClaim drill-scratch", "claim names the one"),
+        (
+            lambda cluster: cluster.claim(phase="Pending"),
+            ServiceError,
+            "is Pending",
+            "mount it where the drill runs",
+        ),
+        (
+            lambda cluster: cluster.claim(spec={"accessModes": ["ReadWriteOncePod"]}),
+            ServiceError,
+            "no second pod can mount it",
+            "ReadWriteMany",
+        ),
+        (no_right, ServiceError, "create pods in the namespace drill", "services rbac"),
+        (no_namespace, ServiceError, "list networkpolicies in the namespace drill", "is the names"),
+        (no_workload, ServiceError, "cannot get deployment/web in the namespace ns", "kubernetes"),
+        (two_containers, UsageError, "deployment/web has several containers", "app, side"),
+        (no_port, UsageError, r"there is no \{port\}", "host"),
+        (no_policy, RefusedError, "could reach production: no NetworkPolicy", "--unconfined"),
+        (
+            lambda cluster: cluster.policy({"podSelector": {}, "egress": [{}]}, "open"),
+            RefusedError,
+            "open allows connections to everywhere",
+            "--unconfined",
+        ),
+        (
+            lambda cluster: cluster.own_pod("/elsewhere"),
+            RefusedError,
+            "this pod does not have the claim drill-scratch at",
+            "mount it there",
+        ),
+        (
+            lambda cluster: cluster.own_pod(cluster.volume / "drills", claim="other"),
+            RefusedError,
+            "services would start on nothing",
+            "mount it there",
+        ),
+    ],
+)
+def test_what_is_missing_is_said_before_anything_is_made(
+    inside: Workplace, cluster: DrillCluster, spoil: Any, kind: Any, told: str, hint: str
+) -> None:
+    spoil(cluster)
+    with pytest.raises(kind, match=told) as error, looked_at(inside):
+        pass
+    assert hint in error.value.hint
+    assert {call[0] for _, call in cluster.places if call[2] != "selfsubjectaccessreviews"} <= {
+        "get",
+        "list",
+    }
+
+
+def test_it_is_said_before_the_copies_are_made(workplace: Workplace, cluster: DrillCluster) -> None:
+    ready(workplace, cluster)
+    no_claim(cluster)
+    error = workplace.json("drill", "total-loss", code=1)["error"]
+    told = "there is no PersistentVolumeClaim drill-scratch in the namespace drill"
+    assert error["message"] == told
+    assert error["hint"]
+    assert [path.name for path in (cluster.volume / "drills").iterdir()] == [LOCK]
+
+
+def test_the_scratch_folder_has_to_be_there(inside: Workplace, cluster: DrillCluster) -> None:
+    (cluster.volume / "drills").rmdir()
+    with pytest.raises(SafetakeError, match="can not be used") as error, looked_at(inside):
+        pass
+    assert "claim" in error.value.hint
+
+
+def test_without_a_policy_the_evidence_says_so(inside: Workplace, cluster: DrillCluster) -> None:
+    no_policy(cluster)
+    cluster.objects[PODS, DRILL, socket.gethostname()].delete()
+    with looked_at(inside, unconfined=True) as pods:
+        (check,) = pods.checks
+        assert check.found == (
+            "not enforced here: no NetworkPolicy of the namespace restricts their egress"
+        )
+        # and that the volume is the drill's own is not claimed where nobody can know it
+        assert "not checked" in pods.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("source_namespace", DRILL, "a drill never starts anything beside production"),
+        (
+            "kubernetes",
+            'deployment/web"\ncommand = ["x"] # "',
+            "exactly one of command and kubernetes",
+        ),
+        ("kubernetes", "daemonset/web", "kubernetes"),
+    ],
+)
+def test_configurations_that_are_refused(
+    workplace: Workplace, cluster: DrillCluster, key: str, value: str, told: str
+) -> None:
+    configured(workplace, cluster, **{key: value})
+    with pytest.raises(ConfigError, match=told):
+        config(workplace)
+
+
+def test_pods_need_their_section_and_their_folder(
+    workplace: Workplace, cluster: DrillCluster
+) -> None:
+    configured(workplace, cluster)
+    path = workplace.folder / "safetake.toml"
+    text = path.read_text()
+    path.write_text(re.sub(r"scratch = .*", "", text))
+    with pytest.raises(ConfigError, match="needs scratch"):
+        config(workplace)
+    path.write_text(re.sub(r"\[drill.kubernetes\]\n(.*\n){3}", "", text))
+    with pytest.raises(ConfigError, match=r"needs \[drill.kubernetes\]"):
+        config(workplace)
+
+
+# ------------------------------------------------------------------------ ways out
+
+
+OURS = {"app.kubernetes.io/name": "safetake-drill", "safetake/drill-claim": "c"}
+IN_THE_NAMESPACE: dict[str, Any] = {"podSelector": {}}
+
+
+def judged(*egress: Any, **spec: Any) -> list[str]:
+    policy = {"podSelector": {}, "policyTypes": ["Egress"], "egress": list(egress), **spec}
+    return open_ways([{"metadata": {"name": "p"}, "spec": policy}], OURS, "10.0.0.1")
+
+
+@pytest.mark.parametrize(
+    "to",
+    [
+        {"ipBlock": {"cidr": "0.0.0.0/0"}},
+        {"ipBlock": {"cidr": "10.0.0.7/32"}},
+        {"namespaceSelector": {}},
+        {"namespaceSelector": {}, "podSelector": {}},
+        {"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "x"}}},
+    ],
+)
+def test_a_peer_outside_is_a_way_out(to: Any) -> None:
+    assert judged({"to": [IN_THE_NAMESPACE, to]})
+    assert not judged({"to": [IN_THE_NAMESPACE, {"ipBlock": {"cidr": "10.0.0.1/32"}}]})
+
+
+def test_what_restricts_the_pods_has_to_select_them() -> None:
+    assert judged() == []
+    assert judged({"to": [IN_THE_NAMESPACE]}) == []
+    assert judged({}) == ["p allows connections to everywhere"]
+    other = {"matchLabels": {"app": "x"}}
+    (told,) = judged(podSelector=other)
+    assert told == "no NetworkPolicy of the namespace restricts their egress"
+    assert judged({}, podSelector=other) == [told]
+    assert judged(policyTypes=["Ingress"]) == [told]
+    # nobody can tell here whether it selects them: it forbids nothing, and may allow
+    perhaps = {"matchExpressions": [{"key": "a", "operator": "Exists"}]}
+    assert judged(podSelector=perhaps) == [told]
+    assert judged({}, podSelector=perhaps) == ["p allows connections to everywhere", told]
+    # policies add up
+    closed = {"metadata": {"name": "q"}, "spec": {"podSelector": {}, "policyTypes": ["Egress"]}}
+    open_one = {"metadata": {"name": "p"}, "spec": {"podSelector": {}, "egress": [{}]}}
+    assert open_ways([closed, open_one], OURS, "10.0.0.1") == ["p allows connections to everywhere"]
+
+
+def test_the_drill_itself_can_not_reach_the_api(inside: Workplace) -> None:
+    with looked_at(inside) as pods:
+        twin = Twin(Path("x"), {}, {}, {})
+        assert pods.api_port in EPHEMERAL, "the emulated one is where a drill may connect"
+        assert pods.api_port not in allowed_ports(config(inside), twin, [pods.api_port])

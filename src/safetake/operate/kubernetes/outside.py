@@ -216,6 +216,7 @@ class _Look:
     # ---------------------------------------------------------------------------- advice
 
     def _advice(self) -> None:
+        drills = self._config.drill.kubernetes
         closed = [posixpath.dirname(CONFIG)]
         closed += [posixpath.dirname(each.name) for each in self._found.files]
         closed += [v.mount for v in self._section.volumes.values() if v.read_only]
@@ -227,8 +228,9 @@ class _Look:
                     break
             on = self._on.get(name, [])
             stores = [each for each in on if each.startswith("sources.")]
+            if drills is not None and volume.claim == drills.claim:
+                stores = []  # copies: what drills take from the paths is only the files' names
             self._found.warnings += list(_advice(name, volume, stores, on))
-        drills = self._config.drill.kubernetes
         if drills is not None and drills.context is not None:
             self._problem("drill.kubernetes.context", "there is no kubeconfig in a pod")
         for name, service in self._config.services.items():
