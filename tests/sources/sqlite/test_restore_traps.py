@@ -329,7 +329,7 @@ def test_a_file_that_is_mounted_by_itself_and_a_read_only_mount(tmp_path: Path) 
         f"mount --bind {tmp_path} {tmp_path} && mount -o remount,bind,ro {tmp_path}",
         f"traps.refuse_place(traps.Look({path!r}, {path!r}.stat()), 'online')",
     )
-    assert "is read-only for this user" in answers
+    assert "is on a read-only file system" in answers
 
 
 def in_mounts(command: str, expression: str) -> str:

@@ -55,6 +55,11 @@ def outline(
     folder = folder_of(name, config)
     if connection is not None:
         _refuse_other_names(connection, folder)
+    if os.statvfs(folder).f_flag & os.ST_RDONLY:
+        raise RefusedError(
+            f"{folder} is on a read-only file system",
+            hint="mount it read-write, or restore beside it with `--to DIR`",
+        )
     if not os.access(folder, os.W_OK):
         raise RefusedError(
             f"{folder} may not be written", hint="run as root, or as the server's user"

@@ -66,6 +66,7 @@ def look(path: Path, busy_timeout: float, *, in_use: bool = True) -> Look:
         raise RefusedError(
             f"{path} is not a regular file", hint="set `path` of the source to the database file"
         )
+    _refuse_read_only(path)
     if not os.access(path, os.R_OK | os.W_OK):
         raise RefusedError(
             f"{path} cannot be read and written by this user",
@@ -117,6 +118,14 @@ def _ask(seen: Look, header: Header, busy_timeout: float) -> None:
         connection.close()
 
 
+def _refuse_read_only(place: Path) -> None:
+    if os.statvfs(place).f_flag & os.ST_RDONLY:
+        raise RefusedError(
+            f"{place} is on a read-only file system",
+            hint="mount it read-write, or restore beside it with `--to DIR`",
+        )
+
+
 def refuse_place(seen: Look, mode: str) -> list[str]:
     """The folder, the owner, the file system. Returns warnings."""
     folder, path = seen.path.parent, seen.path
@@ -125,10 +134,11 @@ def refuse_place(seen: Look, mode: str) -> list[str]:
             f"{folder}, the folder of the database, does not exist",
             hint="make it, or mount its volume; or restore with `--to`",
         )
-    if not os.access(folder, os.W_OK | os.X_OK) or os.statvfs(folder).f_flag & os.ST_RDONLY:
+    _refuse_read_only(folder)
+    if not os.access(folder, os.W_OK | os.X_OK):
         raise RefusedError(
             f"{folder} is read-only for this user: the restored database cannot be put there",
-            hint="mount it read-write, or run the restore as the owner of the folder",
+            hint="run the restore as the owner of the folder, or as root",
         )
     warnings = []
     if seen.state is not None:
