@@ -30,7 +30,7 @@ class Terminal:
         self.process = subprocess.Popen(
             place.command(*words),
             cwd=place.folder,
-            env={**place.environment, "TERM": "dumb", "COLUMNS": "100", **variables},
+            env={**place.environment, "TERM": "dumb", "COLUMNS": "240", **variables},
             stdin=other,
             stdout=other,
             stderr=other,
@@ -124,3 +124,12 @@ def folder_of(place: Workplace) -> Path:
     """The folder of the only runbook."""
     (found,) = [one for one in (place.folder / "state" / "runbooks").iterdir() if one.is_dir()]
     return found
+
+
+def restore_of(parent: int) -> int:
+    """The process of the restore that the runbook started."""
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    (child,) = [
+        int(pid) for pid in children if b"restore" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+    return child

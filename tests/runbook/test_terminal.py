@@ -7,13 +7,12 @@ import os
 import signal
 import sqlite3
 import subprocess
-from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import Workplace
 from tests.operate.notify.receivers import webhook
-from tests.runbook.conftest import SERVICE, folder_of, terminal
+from tests.runbook.conftest import SERVICE, folder_of, restore_of, terminal
 from tests.support.jobs import until
 
 
@@ -53,9 +52,9 @@ def test_killed_in_the_middle_of_the_restore_and_resumed(destroyed: Workplace) -
             person.expect("there is no source nothing")
             person.answer(r"Restore which sources")
             person.expect("projects: there is nothing there now")
-            person.answer(r"Replace the live data with snapshot \w+ now\?")
+            person.answer(r"Replace the live data with snapshot \w+ of .* UTC now\?")
             until(lambda: (destroyed.folder / "stopping").exists(), "the stop")
-            child = _restore_of(person.process.pid)
+            child = restore_of(person.process.pid)
             os.kill(person.process.pid, signal.SIGKILL)
             os.kill(child, signal.SIGKILL)
             person.process.wait()
@@ -111,22 +110,13 @@ def test_killed_in_the_middle_of_the_restore_and_resumed(destroyed: Workplace) -
     assert b"ATTENDEE:mailto:a@example.org\r\n" in meeting
 
 
-def _restore_of(parent: int) -> int:
-    """The process of the restore that the runbook started."""
-    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    (child,) = [
-        int(pid) for pid in children if b"restore" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    ]
-    return child
-
-
 def test_in_korean(destroyed: Workplace) -> None:
     with terminal(destroyed, "runbook", LC_ALL="", LANG="ko_KR.UTF-8", PYTHONUTF8="1") as person:
         person.expect("1/10 백업 확인")
         person.answer("어떤 스냅샷을 복원할까요")
         person.answer("먼저 검증할까요", "생략")
-        person.answer("언제까지 정상화해야")
-        person.answer("얼마나 전에|얼마 전에")
+        person.answer("얼마 안에 정상화해야")
+        person.answer("얼마 전에")
         person.answer("어떤 소스를 복원할까요")
         person.answer("지금 운영 데이터를", "예")
         person.expect("이제 스냅샷")
@@ -142,7 +132,9 @@ def test_in_korean(destroyed: Workplace) -> None:
         assert person.end() == 0, person.seen
     whole(destroyed)
     report = (folder_of(destroyed) / "incident.md").read_text(encoding="utf-8")
-    assert "# runbook: 긴급 복구" in report
+    assert "# 장애 보고서: 긴급 복구" in report
+    unknown = report.split("## 확인되지 않은 것")[1].split("##")[0]
+    assert [line[:4] for line in unknown.split("\n") if line] == ["- 1.", "- 8."]
     assert "4. 복원 실행" in report
     assert "애플리케이션이 동작합니까? 예" in report
     assert "<html lang=ko>" in (folder_of(destroyed) / "incident.html").read_text(encoding="utf-8")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -21,7 +23,8 @@ class _Terminal:
         from safetake.cli import output
 
         if not self._silent:
-            output.line("  " + output.printable_lines(text))
+            for line in _lines(output.printable_lines(text)):
+                output.line(line)
 
     def heading(self, text: str) -> None:
         from safetake.cli import output
@@ -30,14 +33,61 @@ class _Terminal:
             output.line()
             output.line(output.style(output.printable_lines(text), "1"))
 
+    def waiting(self, text: str) -> None:
+        from safetake.cli import output
+
+        if not self._silent and sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
+            shown = output.cut(f"  {output.printable_lines(text)}", _columns() - 1) if text else ""
+            output.write(f"\r\x1b[K{shown}")
+
     def ask(self, question: str, default: str) -> str:
         from safetake.cli import output
 
-        shown = output.printable_lines(question)
+        _forget_typed()
+        *first, last = _lines(output.printable_lines(f"{question} [{default}]:"))
+        for line in first:
+            output.line(line)
         try:
-            return str(click.prompt(f"  {shown}", default=default, show_default=bool(default)))
+            return str(click.prompt(last, default=default, show_default=False, prompt_suffix=" "))
         except click.Abort:
             raise KeyboardInterrupt from None
+
+
+def _forget_typed() -> None:
+    """An Enter from before the question was there is no answer to it."""
+    import termios
+
+    with contextlib.suppress(OSError, ValueError, termios.error):  # no terminal: --yes
+        termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)
+
+
+def _columns() -> int:
+    return shutil.get_terminal_size((80, 24)).columns
+
+
+def _lines(text: str) -> list[str]:
+    """Indented, and on a terminal broken between words. Commands stay whole, to be copied."""
+    from safetake.cli import output
+
+    if not sys.stdout.isatty():
+        return [f"  {line}" for line in text.split("\n")]
+    found = []
+    for line in text.split("\n"):
+        if line.startswith("$ "):
+            found.append(f"  {line}")
+            continue
+        indent = " " * (2 + len(line) - len(line.lstrip(" ")))
+        if output.width(line) + 2 < _columns():
+            found.append(f"  {line}")
+            continue
+        row = indent
+        for word in line.split():
+            if row.strip() and output.width(row) + 1 + output.width(word) > _columns() - 1:
+                found.append(row)
+                row = indent
+            row += f" {word}" if row.strip() else word
+        found.append(row)
+    return found
 
 
 @click.command(cls=Command)
@@ -61,7 +111,7 @@ def command(
 
     Backups, RTO, current state, restore, integrity, services, application, monitoring,
     stakeholders, review: what can be done is done, what must be decided is asked. Works with
-    nothing but the configuration of the recovery kit. Exit code 1 when a step failed or the RTO
+    nothing but the configuration of the recovery kit. Exit code 1 when a step failed or a target
     was missed.
     """
     from safetake import runbook
@@ -97,9 +147,9 @@ def command(
         except (RefusedError, UsageError):
             run.wanted = False  # nothing was begun
             raise
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
             with contextlib.suppress(OSError, output.Closed):  # the terminal may be gone
-                output.note("\n`safetake runbook --resume` goes on, `--abandon` ends it")
+                output.note(f"\n{stop}" if str(stop) else "")
             raise
         run.exit_code = 0 if abandon else report.exit_code
         run.facts |= {
@@ -108,7 +158,7 @@ def command(
             "snapshot": report.evidence.snapshot,
         }
         if run.exit_code:
-            run.error = "a step failed, or the RTO was missed"
+            run.error = "a step failed, or a target was missed"
     if folder is not None:
         _copies(report.files, folder)
     if settings.json:

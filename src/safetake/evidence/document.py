@@ -11,7 +11,16 @@ import hashlib
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from safetake.errors import DamagedError
 
@@ -68,6 +77,16 @@ class Step(_Part):
     """What it may take; a step that takes longer is not good."""
     ok: bool = True
     detail: Text = ""
+    known: bool = True
+    """Not when nobody could say whether it is good: no failure, and never shown as a success."""
+
+    @model_serializer(mode="wrap")
+    def _short(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # documents from before `known` keep their canonical form, and so their id
+        content: dict[str, Any] = handler(self)
+        if self.known:
+            content.pop("known", None)
+        return content
 
 
 class Draft(_Part):
@@ -103,6 +122,11 @@ class Draft(_Part):
             for name, target in self.targets.items()
             if name not in self.measured or self.measured[name] > target
         )
+
+    @property
+    def unknown(self) -> list[Step]:
+        """The steps of which nobody could say whether they are good."""
+        return [step for step in self.steps if not step.known]
 
     @property
     def passed(self) -> bool:
@@ -167,7 +191,10 @@ def parse(data: bytes, expected: str | None = None) -> Evidence:
         content = json.loads(data.decode("ascii"))
         if _canonical(content) != data:
             raise DamagedError(f"evidence {found[:8]} is not in its canonical form")
-        return Evidence.model_validate(content)
+        document = Evidence.model_validate(content)
+        if document.canonical() != data:
+            raise DamagedError(f"evidence {found[:8]} is not in its canonical form")
+        return document
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -7,157 +7,136 @@ of databases are escaped, and nothing is fetched or run by the page.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
 from safetake.clock import go_time
-from safetake.evidence.document import Check, Evidence, Step
+from safetake.evidence.document import Check, Evidence
+from safetake.evidence.labels import Say, amount, quantity, speaker
+from safetake.evidence.timeline import STYLE, clock, good, meter, spent, state, timeline
 from safetake.wording import duration
 
-_STYLE = """
-:root{color-scheme:light dark;--good:#18794e;--bad:#b42318;--line:#8884;--soft:#8881}
-body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}
-h1{font-size:1.5rem;margin-bottom:.2rem}h2{font-size:1.1rem;margin-top:2rem}
-table{border-collapse:collapse;width:100%}td,th{text-align:left;padding:.35rem .6rem;
-border-bottom:1px solid var(--line);vertical-align:top}th{font-weight:600}
-td.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
-code,pre{font:13px/1.45 ui-monospace,monospace;overflow-wrap:anywhere;white-space:pre-wrap}
+_STYLE = (
+    """
+:root{color-scheme:light dark;--good:#18794e;--bad:#b42318;--line:#8886}
+@media (prefers-color-scheme:dark){:root{--good:#4cc38a;--bad:#ff8f84}}
+body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;
+overflow-wrap:anywhere}:lang(ko){word-break:keep-all}
+h1{font-size:1.5rem;margin-bottom:.4rem}h2{font-size:1.1rem;margin-top:2rem}h3{font-size:1rem}
+table{border-collapse:collapse;width:100%;table-layout:fixed}
+td,th{text-align:left;padding:.35rem .6rem .35rem 0;border-bottom:1px solid var(--line);
+vertical-align:top}th{font-weight:600}
+code,pre{font:13px/1.45 ui-monospace,monospace;white-space:pre-wrap}
 .good{color:var(--good);font-weight:600}.bad{color:var(--bad);font-weight:600}
-.verdict{display:inline-block;padding:.1rem .7rem;border-radius:1rem;border:1.5px solid}
-svg{width:100%;height:auto}svg text{font:12px system-ui,sans-serif;fill:currentColor}
-@media print{body{margin:0}h2{break-after:avoid}tr{break-inside:avoid}}
+.unknown{font-weight:600}
+.verdict{display:inline-block;padding:.1rem .8rem;border-radius:1rem;border:2px solid;
+font-size:1.1rem;margin-right:.4rem}
+.checks th:nth-child(1){width:4.5rem}.checks th:nth-child(2){width:6rem}
+.checks th:nth-child(3){width:28%}.checks th:nth-child(4){width:14%}
+.facts td:first-child{width:7rem}.measured th:nth-child(1){width:34%}
+.measured th:nth-child(2),.measured th:nth-child(3){width:17%}
+.measured th:nth-child(4){width:5rem}
+.room{min-height:3.2rem;border-bottom:1px solid var(--line);margin:0}
+@media (max-width:42rem){.checks tr:first-child{display:none}
+.checks,.checks tbody,.checks tr,.checks td{display:block}
+.checks tr{border-bottom:1px solid var(--line);padding:.4rem 0}
+.checks td{border:0;padding:.05rem 0}.checks td:empty{display:none}
+.checks td[data-label]::before{content:attr(data-label) ": ";opacity:.75}
+.measured td:last-child,.measured th:last-child{display:none}
+.measured{table-layout:auto;overflow-wrap:normal}.measured th{width:auto!important}
+ul{padding-left:1.2rem}
+.facts td:first-child{width:5.5rem}}
+@media print{body{margin:0;max-width:none}h2,h3{break-after:avoid}tr,.step{break-inside:avoid}}
 """
-_ROW, _LEFT, _WIDTH = 26, 230, 900
-_LONGEST = 300
+    + STYLE
+)
+_LONGEST, _NAMED = 300, 8
 
 
-def html(document: Evidence) -> str:
-    """The whole page."""
-    good = document.verdict == "passed"
+def html(document: Evidence, language: str = "en", deadline_ns: int | None = None) -> str:
+    """The whole page. `deadline_ns` is marked in the timeline."""
+    say = speaker(language)
+    passed = document.verdict == "passed"
+    title = f"{say(document.kind)}: {document.name}"
     parts = [
-        "<!doctype html><html lang=en><meta charset=utf-8>",
+        f"<!doctype html><html lang={'ko' if language == 'ko' else 'en'}><meta charset=utf-8>",
         "<meta http-equiv=Content-Security-Policy content=\"default-src 'none';"
         " style-src 'unsafe-inline'\">",
         "<meta name=viewport content='width=device-width,initial-scale=1'>",
-        f"<title>{escape(document.kind)}: {escape(document.name)}</title><style>{_STYLE}</style>",
-        f"<h1>{escape(document.kind)}: {escape(document.name)}</h1>",
-        f"<p><span class='verdict {'good' if good else 'bad'}'>{document.verdict}</span> "
-        f"{escape(_summary(document))}</p>",
+        f"<title>{escape(title)}</title><style>{_STYLE}</style>",
+        f"<h1>{escape(title)}</h1>",
+        f"<p><span class='verdict {'good' if passed else 'bad'}'>"
+        f"{'✓' if passed else '✗'} {escape(say(document.verdict))}</span> "
+        f"{escape(_summary(document, say))}</p>",
     ]
-    if document.problems or document.missed:
-        parts.append("<h2>Problems</h2><ul>")
-        parts += [f"<li class=bad>{escape(text)}</li>" for text in _problems(document)]
-        parts.append("</ul>")
-    parts.append(_table(["", ""], [[escape(k), escape(v)] for k, v in _facts(document)]))
+    if problems := _problems(document, say):
+        items = "".join(f"<li class=bad>{escape(text)}</li>" for text in problems)
+        parts.append(f"<h2>{escape(say('problems'))}</h2><ul>{items}</ul>")
+    if document.unknown:
+        items = "".join(f"<li>{escape(text)}</li>" for text in _unknown(document))
+        parts.append(f"<h2>{escape(say('unknowns'))}</h2><ul>{items}</ul>")
     if document.measured or document.targets:
-        parts.append("<h2>Measured, and promised</h2>")
-        parts.append(
-            _table(
-                ["", "measured", "target", ""],
-                [
-                    [escape(name), _cell(measured), _cell(target), _mark(ok)]
-                    for name, measured, target, ok in _measured(document)
-                ],
-            )
-        )
+        parts.append(f"<h2>{escape(say('measured_heading'))}</h2>" + _quantities(document, say))
     if document.steps:
-        parts.append("<h2>Timeline</h2>" + timeline(document.steps))
-    parts.append(f"<h2>Checks ({len(document.checks)})</h2>")
-    parts.append(
-        _table(
-            ["", "source", "check", "expected", "found"],
-            [
-                [
-                    _mark(check.ok),
-                    escape(check.source),
-                    escape(check.name) + (f"<br>{escape(check.detail)}" if check.detail else ""),
-                    f"<code>{escape(_value(check.expected))}</code>",
-                    f"<code>{escape(_value(check.found))}</code>",
-                ]
-                for check in _worst_first(document.checks)
-            ],
+        parts.append(
+            f"<h2>{escape(say('timeline'))}</h2>" + timeline(document.steps, say, deadline_ns)
         )
-    )
+    parts.append(f"<h2>{escape(say('checks', count=len(document.checks)))}</h2>")
+    heads = [say("source"), say("check"), say("expected"), say("found")]
+    rows = [
+        [
+            _mark("ok" if check.ok else "FAILED", say),
+            escape(check.source),
+            escape(check.name) + (f"<br>{escape(check.detail)}" if check.detail else ""),
+            _code(check.expected),
+            _code(check.found),
+        ]
+        for check in _worst_first(document.checks)
+    ]
+    parts.append(_table("checks", ["", *heads], rows, {1: heads[0], 3: heads[2], 4: heads[3]}))
     if document.notes:
         notes = "".join(f"<li>{escape(note)}</li>" for note in document.notes)
-        parts.append(f"<h2>Notes</h2><ul>{notes}</ul>")
-    parts.append(
-        f"<h2>This document</h2><p>Its id is the SHA-256 of its canonical form; "
-        f"<code>safetake evidence verify</code> compares it with the repository.</p>"
-        f"<pre>{escape(document.id)}</pre>"
-    )
+        parts.append(f"<h2>{escape(say('notes'))}</h2><ul>{notes}</ul>")
+    facts = [[escape(name), escape(value)] for name, value in _facts(document, say)]
+    parts.append(f"<h2>{escape(say('document'))}</h2>" + _table("facts", [], facts))
+    parts.append(f"<p>{escape(say('about_id'))}</p>")
     return "\n".join(parts) + "\n"
 
 
-def timeline(steps: Sequence[Step]) -> str:
-    """An SVG picture: a bar for each step, and a mark where its target lies."""
-    start = min(step.started_ns for step in steps)
-    end = max(step.started_ns + int(max(step.seconds, step.target_seconds or 0) * 1e9)
-              for step in steps)  # fmt: skip
-    scale = (_WIDTH - _LEFT - 90) / max(end - start, 1)
-    height = _ROW * (len(steps) + 1)
-    parts = [
-        f"<svg viewBox='0 0 {_WIDTH} {height}' role=img aria-label='timeline of "
-        f"{len(steps)} steps'>"
-    ]
-    for number, step in enumerate(steps):
-        top = number * _ROW
-        left = _LEFT + (step.started_ns - start) * scale
-        length = max(step.seconds * 1e9 * scale, 1.5)
-        colour = "var(--good)" if _good(step) else "var(--bad)"
-        parts.append(f"<text x=0 y={top + 17}>{escape(_cut(step.name, 34))}</text>")
-        parts.append(
-            f"<rect x='{left:.1f}' y={top + 5} width='{length:.1f}' height=16 rx=3 "
-            f"fill='{colour}'><title>{escape(step.name)}: {duration(step.seconds)}"
-            f"{'; ' + escape(step.detail) if step.detail else ''}</title></rect>"
-        )
-        if step.target_seconds is not None:
-            at = left + step.target_seconds * 1e9 * scale
-            parts.append(
-                f"<line x1='{at:.1f}' x2='{at:.1f}' y1={top + 2} y2={top + 24} "
-                f"stroke='currentColor' stroke-dasharray='3 2'><title>target "
-                f"{duration(step.target_seconds)}</title></line>"
-            )
-        parts.append(
-            f"<text x='{left + length + 6:.1f}' y={top + 17}>{duration(step.seconds)}</text>"
-        )
-    axis = _ROW * len(steps) + 14
-    parts.append(f"<text x={_LEFT} y={axis}>{escape(_clock(start))}</text>")
-    parts.append(
-        f"<text x={_WIDTH} y={axis} text-anchor=end>{duration((end - start) / 1e9)}</text></svg>"
-    )
-    return "".join(parts)
-
-
-def markdown(document: Evidence) -> str:
+def markdown(document: Evidence, language: str = "en") -> str:
     """The same in Markdown."""
-    lines = [f"# {_md(document.kind)}: {_md(document.name)}", ""]
-    lines += [f"**{document.verdict}**: {_md(_summary(document))}", ""]
-    if document.problems or document.missed:
-        lines += ["## Problems", "", *(f"- {_md(text)}" for text in _problems(document)), ""]
-    lines += [*(f"- {_md(name)}: {_md(value)}" for name, value in _facts(document)), ""]
+    say = speaker(language)
+    lines = [f"# {_md(say(document.kind))}: {_md(document.name)}", ""]
+    lines += [f"**{say(document.verdict)}**: {_md(_summary(document, say))}", ""]
+    if problems := _problems(document, say):
+        lines += [f"## {say('problems')}", "", *(f"- {_md(text)}" for text in problems), ""]
+    if document.unknown:
+        lines += [f"## {say('unknowns')}", ""]
+        lines += [*(f"- {_md(text)}" for text in _unknown(document)), ""]
     if document.measured or document.targets:
         rows = [
-            [name, _number(measured), _number(target), "ok" if ok else "MISSED"]
-            for name, measured, target, ok in _measured(document)
+            [quantity(name, say), amount(name, measured), amount(name, target), say(word)]
+            for name, measured, target, word in _measured(document)
         ]
-        lines += ["## Measured, and promised", "", *_md_table(["", "measured", "target", ""], rows)]
+        heads = ["", say("measured"), say("target"), ""]
+        lines += [f"## {say('measured_heading')}", "", *_md_table(heads, rows)]
     if document.steps:
         rows = [
             [
-                _clock(step.started_ns),
-                step.name,
-                duration(step.seconds),
+                clock(step.started_ns),
+                step.name + (f" ({step.detail})" if step.detail else ""),
+                spent(step.seconds),
                 "" if step.target_seconds is None else duration(step.target_seconds),
-                "ok" if _good(step) else "FAILED",
+                say(state(step)),
             ]
             for step in document.steps
         ]
-        lines += ["## Timeline", "", *_md_table(["at", "step", "took", "target", ""], rows)]
+        heads = [say("at"), say("step"), say("took"), say("target"), ""]
+        lines += [f"## {say('timeline')}", "", *_md_table(heads, rows)]
     rows = [
         [
-            "ok" if check.ok else "FAILED",
+            say("ok" if check.ok else "FAILED"),
             check.source,
             check.name + (f" ({check.detail})" if check.detail else ""),
             _value(check.expected),
@@ -165,95 +144,134 @@ def markdown(document: Evidence) -> str:
         ]
         for check in _worst_first(document.checks)
     ]
-    heading = ["", "source", "check", "expected", "found"]
-    lines += [f"## Checks ({len(document.checks)})", "", *_md_table(heading, rows)]
+    heads = ["", say("source"), say("check"), say("expected"), say("found")]
+    lines += [f"## {say('checks', count=len(document.checks))}", "", *_md_table(heads, rows)]
     if document.notes:
-        lines += ["## Notes", "", *(f"- {_md(note)}" for note in document.notes), ""]
-    lines += ["## This document", "", f"`{document.id}`", ""]
+        lines += [f"## {say('notes')}", "", *(f"- {_md(note)}" for note in document.notes), ""]
+    lines += [f"## {say('document')}", ""]
+    lines += [*(f"- {_md(name)}: {_md(value)}" for name, value in _facts(document, say)), ""]
     return "\n".join(lines)
 
 
-def _summary(document: Evidence) -> str:
-    bad = sum(not check.ok for check in document.checks)
-    checks = f"{len(document.checks)} checks, {bad} failed" if bad else (
-        f"all of {len(document.checks)} checks are good"
-    )  # fmt: skip
+def _summary(document: Evidence, say: Say) -> str:
+    count, bad = len(document.checks), sum(not check.ok for check in document.checks)
+    key = "none" if not count else "some_bad" if bad else "one_good" if count == 1 else "all_good"
+    parts = [say(key, count=count, bad=bad)]
+    if unknown := len(document.unknown):
+        parts.append(say("one_unknown" if unknown == 1 else "some_unknown", count=unknown))
     took = duration((document.ended_ns - document.started_ns) / 1e9)
-    return f"{checks}; {_clock(document.started_ns)}, {took}"
+    return "; ".join([*parts, say("when", at=clock(document.started_ns), took=took)])
 
 
-def _facts(document: Evidence) -> list[tuple[str, str]]:
+def _facts(document: Evidence, say: Say) -> list[tuple[str, str]]:
     found = [
         ("began", go_time(document.started_ns)),
         ("ended", go_time(document.ended_ns)),
-        ("by", f"{document.user} on {document.host}"),
+        ("by", say("by_whom", user=document.user, host=document.host)),
         ("repository", document.repository),
+        ("snapshot", document.snapshot),
+        ("with", ", ".join(f"{k} {v}" for k, v in document.versions.items())),
+        ("id", document.id),
     ]
-    if document.snapshot:
-        found.append(("snapshot", document.snapshot))
-    found.append(("with", ", ".join(f"{k} {v}" for k, v in document.versions.items())))
+    return [(say(name), value) for name, value in found if value]
+
+
+def _problems(document: Evidence, say: Say) -> list[str]:
+    """All that keeps it from being passed: in a few lines, since all checks are below."""
+    found = list(document.problems)
+    for name in document.missed:
+        measured = document.measured.get(name)
+        found.append(
+            say(
+                "missed",
+                name=quantity(name, say),
+                found=say("not_measured") if measured is None else amount(name, measured),
+                target=amount(name, document.targets[name]),
+            )
+        )
+    for step in document.steps:
+        if not step.ok:
+            found.append(step.name + (f": {step.detail}" if step.detail else ""))
+        elif not good(step):
+            took, target = duration(step.seconds), duration(step.target_seconds or 0)
+            found.append(say("step_slow", name=step.name, took=took, target=target))
+    for check in document.checks:
+        if not check.ok:
+            name = f"{check.source}: {check.name}" if check.source else check.name
+            answers = {"expected": _short(check.expected), "found": _short(check.found)}
+            found.append(say("check_bad", name=name, **answers))
+    more = len(found) - _NAMED
+    return [*found[:_NAMED], *([say("more", count=more)] if more > 0 else [])]
+
+
+def _unknown(document: Evidence) -> list[str]:
+    return [step.name + (f": {step.detail}" if step.detail else "") for step in document.unknown]
+
+
+def _measured(document: Evidence) -> list[tuple[str, float | None, float | None, str]]:
+    found = []
+    for name in sorted({*document.measured, *document.targets}):
+        word = "MISSED" if name in document.missed else "ok"
+        measured, target = document.measured.get(name), document.targets.get(name)
+        found.append((name, measured, target, "no_target" if target is None else word))
     return found
 
 
-def _problems(document: Evidence) -> list[str]:
-    missed = []
-    for name in document.missed:
-        found = document.measured.get(name)
-        missed.append(
-            f"{name} missed its target: {_number(found) or 'not measured'}, "
-            f"promised {_number(document.targets[name])}"
-        )
-    return [*document.problems, *missed]
-
-
-def _measured(document: Evidence) -> list[tuple[str, float | None, float | None, bool]]:
-    names = sorted({*document.measured, *document.targets})
-    missed = document.missed
-    return [
-        (name, document.measured.get(name), document.targets.get(name), name not in missed)
-        for name in names
+def _quantities(document: Evidence, say: Say) -> str:
+    rows = [
+        [
+            escape(quantity(name, say)),
+            escape(amount(name, measured) or say("not_measured")),
+            escape(amount(name, target)),
+            _mark(word, say),
+            "" if measured is None or target is None else meter(measured, target),
+        ]
+        for name, measured, target, word in _measured(document)
     ]
-
-
-def _good(step: Step) -> bool:
-    return step.ok and (step.target_seconds is None or step.seconds <= step.target_seconds)
+    return _table("measured", ["", say("measured"), say("target"), "", ""], rows)
 
 
 def _worst_first(checks: Sequence[Check]) -> list[Check]:
     return sorted(checks, key=lambda check: check.ok)
 
 
-def _clock(ns: int) -> str:
-    return go_time(ns // 10**9 * 10**9).replace("T", " ").replace("Z", " UTC")
-
-
 def _value(value: Any) -> str:
     if value is None:
         return ""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return _cut(text, _LONGEST)
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
+def _short(value: Any) -> str:
+    text = _value(value) or "-"
+    return text if len(text) <= _LONGEST // 3 else text[: _LONGEST // 3 - 1] + "…"
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:,.3f}".rstrip("0").rstrip(".")
+def _code(value: Any) -> str:
+    text = _value(value)
+    return f"<code>{escape(text)}</code>" if text else ""
 
 
-def _cell(value: float | None) -> str:
-    return escape(_number(value))
+def _mark(word: str, say: Say) -> str:
+    kind = {"ok": "good", "FAILED": "bad", "MISSED": "bad"}.get(word)
+    text = escape(say(word))
+    return f"<span class={kind}>{text}</span>" if kind else text
 
 
-def _mark(ok: bool) -> str:
-    return "<span class=good>ok</span>" if ok else "<span class=bad>FAILED</span>"
-
-
-def _table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{escape(word)}</th>" for word in heading) if any(heading) else ""
-    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table>{f'<tr>{head}</tr>' if head else ''}{body}</table>"
+def _table(
+    name: str,
+    heads: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    labels: Mapping[int, str] | None = None,
+) -> str:
+    """Cells are HTML; `labels` by column stand before a cell where there is no room for heads."""
+    marked = {at: f" data-label='{escape(text)}'" for at, text in (labels or {}).items()}
+    head = "".join(f"<th>{escape(word)}</th>" for word in heads)
+    lines = [f"<tr>{head}</tr>"] if heads else []
+    for row in rows:
+        cells = (f"<td{marked.get(at, '')}>{cell}</td>" for at, cell in enumerate(row))
+        lines.append(f"<tr>{''.join(cells)}</tr>")
+    return f"<table class={name}>{''.join(lines)}</table>"
 
 
 def _md(text: str) -> str:

@@ -6,11 +6,11 @@ import socket
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from safetake.clock import go_time, now_ns
+from safetake.clock import now_ns, parse_go_time
 from safetake.errors import SafetakeError
 from safetake.runbook import calendar
 from safetake.runbook.recover import asked, take_back
-from safetake.runbook.walk import FAILED, Found, Walk
+from safetake.runbook.walk import FAILED, Found, Walk, moment
 from safetake.state import write_durably
 from safetake.wording import duration
 
@@ -100,9 +100,9 @@ def _message(walk: Walk) -> tuple[str, str]:
     body = walk.words(
         "message_body",
         sources=", ".join(facts["sources"] or facts["in_snapshot"]),
-        time=facts["snapshot"]["time"][:19] + "Z",
+        time=moment(parse_go_time(facts["snapshot"]["time"])),
         id=facts["snapshot"]["short_id"],
-        began=go_time(facts["began_ns"])[:19] + "Z",
+        began=moment(facts["began_ns"]),
         took=duration(max(0, done[7]["time_ns"] - facts["began_ns"]) / 1e9),
     )
     bad = [walk.words(f"step{step}") for step, one in done.items() if one["state"] != "ok"]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from safetake.clock import go_time, now_ns, parse_go_time
-from safetake.runbook.walk import AgainError, Found, Walk
+from safetake.clock import now_ns, parse_go_time
+from safetake.runbook import elsewhere
+from safetake.runbook.walk import AgainError, Found, Walk, moment
 from safetake.wording import duration, seconds, size
 
 PROPOSED_RTO = "1h"
@@ -25,8 +26,8 @@ def backups(walk: Walk) -> Found:
     newest = listed[-1]
     age = duration(max(0, now_ns() - parse_go_time(newest["time"])) / 1e9)
     walk.say(
-        "found_snapshots", count=len(listed), id=newest["short_id"], time=newest["time"][:19],
-        age=age, rung=newest["rung"],
+        "found_snapshots", count=len(listed), id=newest["short_id"],
+        time=moment(parse_go_time(newest["time"])), age=age, rung=newest["rung"],
     )  # fmt: skip
     refused = set(walk.journal.facts.get("refused", []))
     while True:
@@ -60,7 +61,8 @@ def backups(walk: Walk) -> Found:
             break
         walk.journal.fact("refused", sorted(refused))
     walk.journal.fact("snapshot", {key: chosen[key] for key in ("id", "short_id", "time")})
-    walk.journal.fact("in_snapshot", [path.lstrip("/") for path in chosen["paths"]])
+    walk.journal.fact("in_snapshot", elsewhere.names(chosen))
+    elsewhere.compare(walk, _good(listed, refused), chosen, found)
     return found
 
 
@@ -77,9 +79,12 @@ def _snapshots(walk: Walk) -> list[dict[str, Any]]:
         walk.choose("q_unreadable", ("again", "stop"), "stop")
 
 
+def _good(listed: list[dict[str, Any]], refused: set[str]) -> list[dict[str, Any]]:
+    return [one for one in listed if one["id"] not in refused and one["rung"] != _FAILED]
+
+
 def _choose(walk: Walk, listed: list[dict[str, Any]], refused: set[str]) -> dict[str, Any]:
-    good = [one for one in listed if one["id"] not in refused and one["rung"] != _FAILED]
-    default = (good or listed)[-1]["short_id"]
+    default = elsewhere.fullest(walk, _good(listed, refused) or listed)["short_id"]
 
     def matching(text: str) -> list[dict[str, Any]]:
         return [one for one in listed if text and one["id"].startswith(text)]
@@ -89,7 +94,10 @@ def _choose(walk: Walk, listed: list[dict[str, Any]], refused: set[str]) -> dict
 
     if len(listed) > 1:
         walk.some(
-            [f"  {one['short_id']}  {one['time'][:19]}  {one['rung']}" for one in listed[::-1]]
+            [
+                f"  {one['short_id']}  {moment(parse_go_time(one['time']))}  {one['rung']}"
+                for one in listed[::-1]
+            ]
         )
     return matching(walk.text("q_snapshot", default, wrong, remember=not refused))[0]
 
@@ -117,7 +125,7 @@ def target(walk: Walk) -> Found:
         walk.failure(ran)
     # sources come back together, so the smallest promise binds where there is none for all
     binding = promised.get("system") or min(promised.values(), default=None)
-    default = PROPOSED_RTO if binding is None else f"{binding:g}s"
+    default = PROPOSED_RTO if binding is None else _written(binding)
     if binding is None:
         found.state = "unknown"
         found.detail = walk.say("no_objective", rto=PROPOSED_RTO)
@@ -134,12 +142,19 @@ def target(walk: Walk) -> Found:
     began_ns = int(walk.journal.plan["time_ns"] - ago * 1e9)
     walk.journal.fact("rto_seconds", rto)
     walk.journal.fact("began_ns", began_ns)
-    until = go_time(began_ns + int(rto * 1e9))[:19] + "Z"
-    said = walk.say("rto_set", rto=duration(rto), until=until)
+    said = walk.say("rto_set", rto=duration(rto), until=moment(began_ns + int(rto * 1e9)))
     if not walk.unattended:
         found.state = "ok"  # a person said it
     found.detail = said if found.state == "ok" else found.detail
     return found
+
+
+def _written(span: float) -> str:
+    """As it would be typed: `1h`, `15m`, `90s`."""
+    for unit, length in (("h", 3600), ("m", 60)):
+        if span % length == 0:
+            return f"{span / length:g}{unit}"
+    return f"{span:g}s"
 
 
 def _span(walk: Walk, value: float | None) -> str:
@@ -166,6 +181,9 @@ def saved(walk: Walk) -> Found:
         walk.person.tell("  " + ", ".join(names))
         names = _names(walk.text("q_sources", "all", wrong), names)
     walk.journal.fact("sources", names)
+    objectives = walk.config.objectives
+    rpo = [objectives[name].rpo for name in (*names, "system") if name in objectives]
+    walk.journal.fact("rpo_seconds", min((one for one in rpo if one is not None), default=None))
     while True:
         ran = walk.commands.run("restore", snapshot["short_id"], *names, "--in-place", "--dry-run")
         if ran.told:
@@ -174,8 +192,11 @@ def saved(walk: Walk) -> Found:
         what = walk.choose("q_not_possible", ("again", "older", "stop"), "stop")
         if what == "older":
             refuse(walk)
-    walk.some(_outlook(walk, ran.document))
-    found.detail = walk.say("will_save")
+    taken_ns = parse_go_time(snapshot["time"])
+    gap = max(0, walk.journal.facts["began_ns"] - taken_ns) / 1e9
+    found.detail = walk.say("gap", time=moment(taken_ns), gap=duration(gap))
+    _outlook(walk, ran.document)
+    walk.say("will_save")
     found.check("safetake restore --in-place --dry-run", True, "possible", "possible")
     return found
 
@@ -192,27 +213,27 @@ def _names(text: str, names: list[str]) -> list[str]:
     return list(names) if words == ["all"] else list(dict.fromkeys(words))
 
 
-def _outlook(walk: Walk, plan: dict[str, Any]) -> list[str]:
-    lines = []
+def _outlook(walk: Walk, plan: dict[str, Any]) -> None:
+    """What is there, what goes and comes, and how long it takes; only losses are cut short."""
     for name, source in plan["sources"].items():
         if source["absent"]:
-            lines.append(walk.words("now_absent", name=name))
+            walk.say("now_absent", name=name)
         elif source["damaged"]:
-            lines.append(walk.words("now_damaged", name=name, why=source["damaged"]))
+            walk.say("now_damaged", name=name, why=source["damaged"])
         else:
-            lines.append(walk.words("now_there", name=name, size=size(source["bytes"])))
+            walk.say("now_there", name=name, size=size(source["bytes"]))
+    losses = []
     for name, source in plan["sources"].items():
         for loss in source["losses"]:
             counts = {key: loss[key] for key in ("newer", "changed", "missing")}
             if loss["unknown"]:
                 why = loss["unknown"]
-                lines.append(walk.words("losses_unknown", name=name, what=loss["what"], why=why))
+                losses.append(walk.words("losses_unknown", name=name, what=loss["what"], why=why))
             elif any(counts.values()):
-                lines.append(walk.words("losses", name=name, what=loss["what"], **counts))
+                losses.append(walk.words("losses", name=name, what=loss["what"], **counts))
+    walk.some(losses)
     if plan["stop"]:
-        lines.append(walk.words("services_stop", names=", ".join(plan["stop"])))
-    lines.append(
-        walk.words("expected", seconds=duration(plan["expected_seconds"]),
-                   basis=plan["expected_from"])
-    )  # fmt: skip
-    return [*lines, *(walk.words("status_warning", text=text) for text in plan["warnings"])]
+        walk.say("services_stop", names=", ".join(plan["stop"]))
+    basis = walk.words("measured" if "restores" in plan["expected_from"] else "assumed")
+    walk.say("expected", seconds=duration(plan["expected_seconds"]), basis=basis)
+    walk.some([walk.words("status_warning", text=text) for text in plan["warnings"]])

@@ -20,6 +20,8 @@ from typing import Any, BinaryIO
 
 from safetake.errors import SafetakeError
 
+_TICK_S = 1.0
+
 
 @dataclass(frozen=True, slots=True)
 class Ran:
@@ -42,10 +44,18 @@ class Ran:
 class Commands:
     """Runs `safetake` with one configuration."""
 
-    def __init__(self, config_file: Path, folder: Path, show: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        config_file: Path,
+        folder: Path,
+        show: Callable[[str], None],
+        waiting: Callable[[float | None], None],
+    ) -> None:
+        """`show` gets each command, `waiting` the seconds that it is at work, None at its end."""
         self._config_file = config_file
         self._folder = folder
         self._show = show
+        self._waiting = waiting
 
     def run(self, *words: str) -> Ran:
         """Run one to its end. Raises SafetakeError when it cannot be run at all."""
@@ -65,7 +75,7 @@ class Commands:
                     env={**os.environ, "SAFETAKE_TRIGGER": "runbook"},
                 )  # fmt: skip
             try:
-                code = process.wait()
+                code = self._end_of(process, started)
             except KeyboardInterrupt:
                 process.terminate()
                 process.wait()
@@ -77,6 +87,8 @@ class Commands:
                 f"`{shown}` cannot be run: {error.strerror}",
                 hint=f"look at {self._folder}, then `safetake runbook --resume`",
             ) from error
+        finally:
+            self._waiting(None)
         document = _parsed(said)
         failure = document.get("error") if isinstance(document, dict) else None
         error_text, hint = "", ""
@@ -85,6 +97,13 @@ class Commands:
         elif document is None:
             error_text = more[-1] if more else f"it ended with exit code {code}"
         return Ran(shown, code, document, error_text, hint, time.monotonic() - started)
+
+    def _end_of(self, process: subprocess.Popen[bytes], started: float) -> int:
+        while True:
+            try:
+                return process.wait(_TICK_S)
+            except subprocess.TimeoutExpired:
+                self._waiting(time.monotonic() - started)
 
 
 def _private(path: Path) -> BinaryIO:

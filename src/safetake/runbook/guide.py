@@ -13,13 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safetake.clock import go_time, now_ns
+from safetake.clock import now_ns
 from safetake.errors import UsageError
+from safetake.evidence.labels import speaker
 from safetake.evidence.versions import place
 from safetake.runbook import afterwards, before, recover, report
 from safetake.runbook.commands import Commands
 from safetake.runbook.journal import Journal, alone, create, the_open
-from safetake.runbook.walk import FAILED, STEPS, AgainError, Found, Person, Walk
+from safetake.runbook.walk import STEPS, AgainError, Found, Person, Walk, moment
 from safetake.runbook.words import Words
 from safetake.wording import duration
 
@@ -61,8 +62,8 @@ def start(
             },
         )
         walk = _walk(config, config_file, journal, person, language, unattended)
-        begun = go_time(journal.plan["time_ns"])[:19] + "Z"
-        walk.say("begin", id=journal.id[:8], time=begun)
+        walk.say("begin", id=journal.id[:8], time=moment(journal.plan["time_ns"]))
+        walk.say("manners")
         return _through(walk)
 
 
@@ -123,9 +124,12 @@ def _walk(
     def show(command: str) -> None:
         person.tell(f"$ {command}")
 
-    commands = Commands(config_file, journal.folder, show)
-    user = place()[1]
-    return Walk(config, journal, commands, person, Words(language), user, unattended)
+    def waiting(seconds: float | None) -> None:
+        person.waiting("" if seconds is None else recover.doing(config, words, seconds))
+
+    words = Words(language)
+    commands = Commands(config_file, journal.folder, show, waiting)
+    return Walk(config, journal, commands, person, words, place()[1], unattended)
 
 
 def _next(journal: Journal) -> int | None:
@@ -145,6 +149,8 @@ def _through(walk: Walk) -> report.Report:
             for earlier in again.steps:
                 walk.journal.forget(earlier)
             continue
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(walk.words("stopped_hint")) from None
         kept = {"state": found.state, "detail": found.detail, "checks": found.checks}
         walk.journal.finish(step, kept)
         walk.person.tell(_timed(walk, step, found.state))
@@ -170,13 +176,22 @@ def _end(walk: Walk, how: str, problems: list[str]) -> report.Report:
         rto, took = walk.journal.facts["rto_seconds"], made.evidence.measured["rto_seconds"]
         key = "in_time" if took <= rto else "too_late"
         walk.say(key, took=duration(took), rto=duration(rto))
+    facts = walk.journal.facts
+    if "target" in facts and "rto_seconds" not in made.evidence.measured:
+        took = max(0, walk.journal.done[4]["time_ns"] - facts["began_ns"]) / 1e9
+        rto = duration(facts["rto_seconds"])
+        walk.say("beside_only", took=duration(took), target=facts["target"], rto=rto)
+    with contextlib.suppress(KeyError):
+        rpo, age = made.evidence.targets["rpo_seconds"], made.evidence.measured["rpo_seconds"]
+        if age > rpo:
+            walk.say("too_old", age=duration(age), rpo=duration(rpo))
     for step, found in sorted(walk.journal.done.items()):
         if found["state"] != "ok":
             state = walk.words(found["state"])
             said = found["detail"] or _first_bad(found["checks"])
             walk.person.tell(f"{state}: {step}. {walk.words(f'step{step}')}: {said}")
     if made.kept:
-        verdict = walk.words("ok" if made.exit_code == 0 else FAILED)
+        verdict = speaker(walk.words.language)(made.evidence.verdict)
         walk.say("evidence_is", id=made.evidence.id[:8], verdict=verdict)
     else:
         walk.say("not_kept", why=made.why)

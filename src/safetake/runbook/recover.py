@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetake.clock import parse_go_time
-from safetake.errors import RefusedError
+from safetake.errors import RefusedError, SafetakeError
 from safetake.runbook.before import refuse
-from safetake.runbook.walk import FAILED, UNKNOWN, Found, Walk
+from safetake.runbook.walk import FAILED, UNKNOWN, Found, Walk, moment
+from safetake.runbook.words import Words
 from safetake.wording import duration
 
 if TYPE_CHECKING:
+    from safetake.config import Config
     from safetake.recovery.journal import Journal
     from safetake.runbook.commands import Ran
 
 _WAIT_S = 0.5
+_PHASES = {
+    "stage": "doing_stage",
+    "check": "doing_check",
+    "stop": "doing_stop",
+    "quiet": "doing_quiet",
+    "safety": "doing_safety",
+    "switch": "doing_switch",
+    "confirm": "doing_confirm",
+    "start": "doing_start",
+    "health": "doing_health",
+}
+"""What people are told of the steps of recovery's journal."""
 
 
 def restore(walk: Walk) -> Found:
@@ -28,7 +43,8 @@ def restore(walk: Walk) -> Found:
     snapshot = walk.journal.facts["snapshot"]
     names = walk.journal.facts["sources"]
     while outcome is None:
-        answer = walk.choose("q_restore", ("yes", "stop"), "yes", id=snapshot["short_id"])
+        answer = walk.choose("q_restore", ("yes", "stop"), "yes", id=snapshot["short_id"],
+                             time=moment(parse_go_time(snapshot["time"])))  # fmt: skip
         assert answer == "yes"
         ran = walk.commands.run("restore", snapshot["short_id"], *names, "--in-place", "--yes")
         outcome = _committed(walk, ran)
@@ -46,7 +62,8 @@ def restore(walk: Walk) -> Found:
         walk.say("nothing_saved")
     walk.some([walk.words("status_warning", text=text) for text in outcome["warnings"]])
     found.check("safetake restore --in-place", True, "committed", outcome["ended"])
-    found.check("safety snapshots", True, None, outcome["safety"])
+    before = {name: one or "nothing was there" for name, one in outcome["safety"].items()}
+    found.check("safety snapshots", True, None, before)
     return found
 
 
@@ -107,16 +124,36 @@ def _journals(walk: Walk) -> list[Journal]:
     from safetake.recovery.journal import journals, working
 
     folder = restores_folder(walk.config)
-    told = False
-    while True:
-        try:
-            with working(folder):
-                return journals(folder)[::-1]
-        except RefusedError:
-            if not told:
-                walk.say("still_running")
-                told = True
-            time.sleep(_WAIT_S)
+    started, told = time.monotonic(), False
+    try:
+        while True:
+            try:
+                with working(folder):
+                    return journals(folder)[::-1]
+            except RefusedError:
+                if not told:
+                    walk.say("still_running")
+                    told = True
+                waited = time.monotonic() - started
+                walk.person.waiting(doing(walk.config, walk.words, waited))
+                time.sleep(_WAIT_S)
+    finally:
+        walk.person.waiting("")
+
+
+def doing(config: Config, words: Words, waited: float) -> str:
+    """For how long something is at work, and which step of an open restore it is at."""
+    from safetake.recovery.inplace import restores_folder
+    from safetake.recovery.journal import journals
+
+    text = words("working", took=duration(waited))
+    with contextlib.suppress(SafetakeError, OSError):  # half-written now, whole the next time
+        for there in journals(restores_folder(config)):
+            left = [step for step in there.begun if step not in there.done]
+            phase, _, name = (left or [""])[-1].partition(":")
+            if not there.ended and phase in _PHASES:
+                text += ", " + words(_PHASES[phase], name=name)
+    return text
 
 
 def _outcome(there: Journal) -> dict[str, Any]:
@@ -156,6 +193,16 @@ def _beside(walk: Walk) -> Found:
     found.detail = walk.say("restored_beside", id=snapshot["short_id"], target=target)
     walk.some([str(text) for text in ran.document["problems"]])
     found.check("safetake restore --to", True, "every byte proven", ran.document["bytes"])
+    for name, short_id in walk.journal.facts.get("elsewhere", {}).items():
+        ran = walk.commands.run("restore", short_id, name, "--to", target, "--overwrite")
+        good = ran.told and ran.code in (0, 3)
+        if good:
+            walk.say("restored_beside", id=f"{short_id}: {name}", target=target)
+        else:
+            walk.failure(ran)
+        what = ran.document["bytes"] if good else ran.error
+        found.check("safetake restore --to", good, "every byte proven", what, name)
+    walk.say("beside_next")
     return found
 
 
@@ -184,6 +231,8 @@ def integrity(walk: Walk) -> Found:
             unasked = sum(one["level"] == "not asked" for one in findings)
             asked = len(findings) - unasked
             found.detail = walk.say("integrity_ok", asked=asked, unasked=unasked)
+            walk.some([walk.words("unasked", text=f"{one['source']}: {_words(one)}")
+                       for one in findings if one["level"] == "not asked"])  # fmt: skip
             warned = [f"{one['source']}: {_words(one)}" for one in findings if not one["ok"]]
             walk.some([walk.words("status_warning", text=text) for text in warned])
             return found

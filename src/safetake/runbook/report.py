@@ -1,7 +1,7 @@
 """The end: a document of evidence, and the incident report for people (HTML and Markdown).
 
-The report is the evidence as `evidence.report` shows it, decisions and unknowns among its notes,
-with room for what only the review can say.
+The report is the evidence as `evidence.report` shows it, decisions among its notes, with room for
+what only the review can say.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetake.clock import go_time
+from safetake.clock import go_time, parse_go_time
 from safetake.errors import SafetakeError
 from safetake.evidence import Check, Draft, Evidence, Step, load_all, save
 from safetake.evidence.document import finished
@@ -66,26 +66,29 @@ def draft(journal: Journal, words: Words, repository: str, problems: list[str]) 
     for step in (step for step in STEPS if step in journal.done):
         found = journal.done[step]
         at = max(journal.begun[step], started_ns)
-        left = max(0.0, rto - (at - began_ns) / 1e9) if rto is not None and step <= 7 else None
         steps.append(
             Step(
                 name=f"{step}. {words(f'step{step}')}",
                 started_ns=at,
                 seconds=max(0, found["time_ns"] - at) / 1e9,
-                target_seconds=left,
                 ok=found["state"] != FAILED,
                 detail=found["detail"],
+                known=found["state"] != UNKNOWN,
             )
         )
         checks += [Check(**{**one, "name": f"{step}. {one['name']}"}) for one in found["checks"]]
-        if found["state"] == UNKNOWN:
-            notes.append(words("note_unknown", step=step, text=found["detail"]))
     notes += [decision(words, one) for one in journal.answers]
     if journal.interruptions:
         notes.append(words("note_resumed", count=journal.interruptions))
     measured = {}
-    if 7 in journal.done:
+    works = journal.done.get(7, {}).get("state") == "ok"
+    beside = "target" in facts and not works
+    if 7 in journal.done and not beside:  # a copy in a folder is no application that works
         measured["rto_seconds"] = max(0, journal.done[7]["time_ns"] - began_ns) / 1e9
+    if 4 in journal.done:
+        taken_ns = parse_go_time(facts["snapshot"]["time"])
+        measured["rpo_seconds"] = max(0, began_ns - taken_ns) / 1e9
+    promised = {"rto_seconds": None if beside else rto, "rpo_seconds": facts.get("rpo_seconds")}
     ended = max([one["time_ns"] for one in journal.done.values()], default=started_ns)
     return Draft(
         kind="runbook",
@@ -100,7 +103,7 @@ def draft(journal: Journal, words: Words, repository: str, problems: list[str]) 
         checks=checks,
         steps=steps,
         measured=measured,
-        targets={} if rto is None else {"rto_seconds": rto},
+        targets={name: value for name, value in promised.items() if value is not None},
         problems=problems,
         notes=notes,
     )
@@ -133,7 +136,7 @@ def make(config: Config, journal: Journal, words: Words, problems: list[str]) ->
         document = finished(draft(journal, words, "", problems), [])
     files = [journal.folder / HTML, journal.folder / MARKDOWN]
     try:
-        write_durably(files[0], page(document, words).encode("utf-8", "replace"))
+        write_durably(files[0], page(document, words, journal.facts).encode("utf-8", "replace"))
         write_durably(files[1], text(document, words).encode("utf-8", "replace"))
     except OSError as error:
         raise SafetakeError(
@@ -156,14 +159,17 @@ def _kept(repository: Repository, wanted: Draft) -> Evidence | None:
     return same[-1] if same else None
 
 
-def page(document: Evidence, words: Words) -> str:
-    """The report as one HTML page."""
-    shown = html(document).replace("<html lang=en>", f"<html lang={words.language}>", 1)
-    room = "".join(f"<h3>{escape(words(key))}</h3><p>&nbsp;</p>" for key in _FORM)
+def page(document: Evidence, words: Words, facts: dict[str, Any]) -> str:
+    """The report as one HTML page; the facts of the journal say until when the RTO allows."""
+    deadline_ns = None
+    if "rto_seconds" in facts and "began_ns" in facts:
+        deadline_ns = int(facts["began_ns"]) + int(facts["rto_seconds"] * 1e9)
+    shown = html(document, words.language, deadline_ns)
+    room = "".join(f"<h3>{escape(words(key))}</h3><p class=room></p>" for key in _FORM)
     return f"{shown}<h2>{escape(words('review'))}</h2>{room}\n"
 
 
 def text(document: Evidence, words: Words) -> str:
     """The report as Markdown."""
     room = "\n".join(f"### {words(key)}\n\n…\n" for key in _FORM)
-    return f"{markdown(document)}\n## {words('review')}\n\n{room}"
+    return f"{markdown(document, words.language)}\n## {words('review')}\n\n{room}"

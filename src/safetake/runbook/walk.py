@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
 
 from safetake.errors import SafetakeError
@@ -16,7 +17,15 @@ if TYPE_CHECKING:
 
 OK, UNKNOWN, FAILED = "ok", "unknown", "failed"
 STEPS = range(1, 11)
+NOTHING = "-"
+"""The default of what may stay empty, so that each question shows one."""
 _SHOWN = 5
+
+
+def moment(ns: int) -> str:
+    """`2026-11-22 21:58:00 KST`: the time on the wall of who reads it, and which that is."""
+    local = datetime.fromtimestamp(ns // 10**9, UTC).astimezone()
+    return local.strftime("%Y-%m-%d %H:%M:%S %Z")
 
 
 class Person(Protocol):
@@ -27,6 +36,9 @@ class Person(Protocol):
 
     def heading(self, text: str) -> None:
         """Show the name of a step."""
+
+    def waiting(self, text: str) -> None:
+        """Show what is being done, in the place of what was shown so before; empty: nothing."""
 
     def ask(self, question: str, default: str) -> str:
         """What was typed, or the default. Raises KeyboardInterrupt, EOFError."""
@@ -100,7 +112,7 @@ class Walk:
         if before in options and before not in ("stop", "again", "older", "undo"):
             default = str(before)
         labels = {self.words(option): option for option in options}
-        question = f"{self.words(key, **gaps)} [{'/'.join(labels)}]"
+        question = f"{self.words(key, **gaps)} ({'/'.join(labels)})"
         while True:
             typed = self._ask(question, self.words(default)).strip()
             chosen = labels.get(typed) or next(
@@ -134,14 +146,15 @@ class Walk:
         if before is not None and not (check and check(before)):
             default = before
         while True:
-            typed = self._ask(self.words(key, **gaps), default).strip()
+            typed = self._ask(self.words(key, **gaps), default or NOTHING).strip()
+            typed = "" if typed == NOTHING else typed
             why = check(typed) if check else ""
             if not why:
                 break
             self.person.tell(why)
             if self.unattended:
                 raise self.stopped()
-        self._decided(key, typed, self.words(key, **gaps), typed or "-")
+        self._decided(key, typed, self.words(key, **gaps), typed or NOTHING)
         return typed
 
     def failure(self, ran: Ran) -> None:
@@ -166,7 +179,7 @@ class Walk:
 
     def _ask(self, question: str, default: str) -> str:
         if self.unattended:
-            self.person.tell(f"{question} ({default or '-'})")
+            self.person.tell(f"{question} ({default})")
             return default
         return self.person.ask(question, default) or default
 

@@ -15,8 +15,15 @@ TABLE: dict[str, dict[str, str]] = {
     # ----------------------------------------------------------------- the frame
     "title": {"en": "Emergency recovery", "ko": "긴급 복구"},
     "begin": {
-        "en": "Runbook {id}, begun {time}. Ctrl-C stops it; `safetake runbook --resume` goes on.",
-        "ko": "런북 {id}, 시작 {time}. Ctrl-C로 멈추고 `safetake runbook --resume`으로 이어갑니다.",
+        "en": "Runbook {id}, begun {time}: ten steps. Nothing is replaced before step 4, "
+        "which asks first.",
+        "ko": "런북 {id}, 시작 {time}: 10단계. 4단계에서 묻기 전에는 아무것도 교체하지 않습니다.",
+    },
+    "manners": {
+        "en": "Enter takes the answer in brackets. Ctrl-C stops; `safetake runbook --resume` "
+        "goes on.",
+        "ko": "Enter를 누르면 대괄호 안의 답을 씁니다. Ctrl-C로 멈추고 "
+        "`safetake runbook --resume`으로 이어갑니다.",
     },
     "resumed": {
         "en": "Going on with runbook {id}: {done} of 10 steps are done.",
@@ -53,6 +60,19 @@ TABLE: dict[str, dict[str, str]] = {
         "en": "`safetake runbook --resume` goes on there, `--abandon` ends it",
         "ko": "`safetake runbook --resume`으로 이어가고, `--abandon`으로 끝냅니다",
     },
+    "working": {"en": "\u2026 {took}", "ko": "… {took}"},
+    "doing_stage": {
+        "en": "getting {name} ready beside the live data",
+        "ko": "{name} 준비 중 (운영 데이터는 그대로)",
+    },
+    "doing_check": {"en": "checking {name}, not live yet", "ko": "{name} 검사 중 (교체 전)"},
+    "doing_stop": {"en": "stopping {name}", "ko": "{name} 중지 중"},
+    "doing_quiet": {"en": "waiting until nobody uses {name}", "ko": "{name} 사용 종료 대기 중"},
+    "doing_safety": {"en": "saving {name} as it is now", "ko": "{name} 현재 상태 저장 중"},
+    "doing_switch": {"en": "replacing {name}", "ko": "{name} 교체 중"},
+    "doing_confirm": {"en": "checking {name} in its place", "ko": "{name} 교체 후 검사 중"},
+    "doing_start": {"en": "starting {name}", "ko": "{name} 시작 중"},
+    "doing_health": {"en": "waiting until the services are well", "ko": "서비스 정상화 대기 중"},
     # ----------------------------------------------------------------- answers
     "yes": {"en": "yes", "ko": "예"},
     "no": {"en": "no", "ko": "아니오"},
@@ -106,6 +126,14 @@ TABLE: dict[str, dict[str, str]] = {
         "en": "The repository cannot be read. Try again, or stop?",
         "ko": "저장소를 읽을 수 없습니다. 다시 시도할까요, 중단할까요?",
     },
+    "not_in_it": {
+        "en": "{name} is not in this snapshot; the newest that has it: {id} of {time}",
+        "ko": "{name}: 이 스냅샷에 없습니다. 포함된 최신 스냅샷: {id} ({time})",
+    },
+    "newer_elsewhere": {
+        "en": "{name}: a newer snapshot has it, too: {id} of {time}",
+        "ko": "{name}: 더 최신 스냅샷이 있습니다: {id} ({time})",
+    },
     # ----------------------------------------------------------------- 2
     "objective": {
         "en": "{name}: RTO {rto}, last restore {measured}, predicted {predicted}",
@@ -120,14 +148,17 @@ TABLE: dict[str, dict[str, str]] = {
         "ko": "소요 시간을 알 수 없습니다: 이곳에서 측정된 복원이 없습니다",
     },
     "q_rto": {
-        "en": "Everything must work again within (90s, 15m, 1h)?",
-        "ko": "언제까지 정상화해야 합니까 (90s, 15m, 1h)?",
+        "en": "Everything must work again within what time (90s, 15m, 1h)?",
+        "ko": "얼마 안에 정상화해야 합니까 (90s, 15m, 1h)?",
     },
     "q_began": {
-        "en": "The incident began how long ago (0s, 15m, 1h)?",
-        "ko": "장애가 얼마 전에 시작되었습니까 (0s, 15m, 1h)?",
+        "en": "The incident began how long ago (15m, 1h; 0s: just now)?",
+        "ko": "장애가 얼마 전에 시작되었습니까 (15m, 1h; 0s: 방금)?",
     },
-    "rto_set": {"en": "RTO {rto}, until {until}", "ko": "RTO {rto}, {until}까지"},
+    "rto_set": {
+        "en": "RTO {rto}: it has to work again by {until}",
+        "ko": "RTO {rto}: {until}까지 정상화해야 합니다",
+    },
     "no_span": {
         "en": "{text} is no span of time: write 90s, 15m, 6h or 1d",
         "ko": "{text}은(는) 시간이 아닙니다: 90s, 15m, 6h, 1d처럼 쓰세요",
@@ -144,6 +175,10 @@ TABLE: dict[str, dict[str, str]] = {
         "ko": "설정에 운영 저장소가 없습니다: {sources}을(를) 별도 폴더에 복원하며 "
         "아무것도 덮어쓰지 않습니다",
     },
+    "gap": {
+        "en": "what was written after {time} ({gap} before the incident) does not come back",
+        "ko": "{time} (장애 {gap} 전) 이후에 기록된 내용은 돌아오지 않습니다",
+    },
     "now_absent": {
         "en": "{name}: there is nothing there now",
         "ko": "{name}: 현재 아무것도 없습니다",
@@ -157,7 +192,8 @@ TABLE: dict[str, dict[str, str]] = {
         "ko": "{name}: 교체 전에 스냅샷으로 저장 (복원 {size})",
     },
     "losses": {
-        "en": "{name}: {what}: {newer} will be lost, {changed} go back, {missing} come back",
+        "en": "{name}: {what}: {newer} will be lost, {changed} go back to an older state, "
+        "{missing} come back",
         "ko": "{name}: {what}: 손실 {newer}, 이전 값 복귀 {changed}, 복구 {missing}",
     },
     "losses_unknown": {
@@ -168,6 +204,11 @@ TABLE: dict[str, dict[str, str]] = {
     "expected": {
         "en": "the restore is expected to take {seconds} ({basis})",
         "ko": "복원 예상 시간 {seconds} ({basis})",
+    },
+    "measured": {"en": "as restores here took", "ko": "이곳에서 측정한 복원 기준"},
+    "assumed": {
+        "en": "a guess: no restore was measured here",
+        "ko": "추정: 이곳에서 측정된 복원이 없음",
     },
     "q_not_possible": {
         "en": "The restore cannot begin like this. Look again, choose another snapshot (older), "
@@ -181,17 +222,23 @@ TABLE: dict[str, dict[str, str]] = {
     },
     # ----------------------------------------------------------------- 4
     "q_restore": {
-        "en": "Replace the live data with snapshot {id} now?",
-        "ko": "지금 운영 데이터를 스냅샷 {id}(으)로 교체할까요?",
+        "en": "Replace the live data with snapshot {id} of {time} now?",
+        "ko": "지금 운영 데이터를 스냅샷 {id} ({time})(으)로 교체할까요?",
     },
     "q_target": {"en": "Restore into which new folder?", "ko": "어느 새 폴더에 복원할까요?"},
     "restored": {
-        "en": "snapshot {id} is the live data now; {restore} in {seconds}",
-        "ko": "이제 스냅샷 {id}이(가) 운영 데이터입니다; {restore}, {seconds}",
+        "en": "snapshot {id} is the live data now (restore {restore}, {seconds})",
+        "ko": "이제 스냅샷 {id}이(가) 운영 데이터입니다 (복원 {restore}, {seconds})",
     },
     "restored_beside": {
         "en": "snapshot {id} is in {target}, every byte compared with its hash",
         "ko": "스냅샷 {id}을(를) {target}에 복원했고 모든 바이트를 해시와 비교했습니다",
+    },
+    "beside_next": {
+        "en": "where the stores belong and how they start stands in number 5 of the page "
+        "`Recovery kit`; this configuration does not know it",
+        "ko": "저장소를 둘 위치와 시작 방법은 복구 키트(`Recovery kit`) 5번에 있으며, "
+        "이 설정에는 없습니다",
     },
     "saved_as": {
         "en": "what was there before is snapshot {ids}: `safetake restore --undo {restore}`",
@@ -230,6 +277,7 @@ TABLE: dict[str, dict[str, str]] = {
         "en": "{asked} questions, nothing wrong; {unasked} could not be asked",
         "ko": "질문 {asked}개, 이상 없음; 확인하지 못한 질문 {unasked}개",
     },
+    "unasked": {"en": "not asked: {text}", "ko": "확인하지 못함: {text}"},
     "integrity_bad": {"en": "{count} answers are wrong", "ko": "이상 {count}건"},
     "integrity_bare": {
         "en": "no live store is configured to ask; the copy was proven while it was written",
@@ -313,8 +361,8 @@ TABLE: dict[str, dict[str, str]] = {
     },
     "message_open": {"en": "Not good yet: {names}", "ko": "아직 해결되지 않음: {names}"},
     "q_note": {
-        "en": "Anything to add to the message (empty: nothing)?",
-        "ko": "메시지에 덧붙일 말이 있습니까 (없으면 비워 두세요)?",
+        "en": "Anything to add to the message (-: nothing)?",
+        "ko": "메시지에 덧붙일 말이 있습니까 (-: 없음)?",
     },
     "q_send": {"en": "Tell {ways} now?", "ko": "지금 {ways}(으)로 알릴까요?"},
     "told": {"en": "told by: {ways}", "ko": "통보 완료: {ways}"},
@@ -337,8 +385,8 @@ TABLE: dict[str, dict[str, str]] = {
         "ko": "사후 검토 회의 시작 (YYYY-MM-DD HH:MM, 현지 시각)?",
     },
     "q_people": {
-        "en": "Who comes (mail addresses, empty: nobody named)?",
-        "ko": "참석자 (메일 주소, 없으면 비워 두세요)?",
+        "en": "Who comes (mail addresses; -: nobody named)?",
+        "ko": "참석자 (메일 주소; -: 없음)?",
     },
     "no_moment": {
         "en": "{text} is no moment to come: write it like 2026-11-24 10:00",
@@ -358,7 +406,10 @@ TABLE: dict[str, dict[str, str]] = {
         "ko": "런북 {id}.\n장애 보고서를 준비하세요.\n무슨 일이 있었고, 왜 일어났으며, "
         "어떻게 재발을 막을 것인가?",
     },
-    "meeting_set": {"en": "{time}, {file}", "ko": "{time}, {file}"},
+    "meeting_set": {
+        "en": "review meeting {time}; open this with a calendar: {file}",
+        "ko": "검토 회의 {time}; 달력으로 여세요: {file}",
+    },
     # ----------------------------------------------------------------- the end
     "report_in": {"en": "report: {file}", "ko": "보고서: {file}"},
     "evidence_is": {"en": "evidence {id}: {verdict}", "ko": "증거 {id}: {verdict}"},
@@ -370,9 +421,19 @@ TABLE: dict[str, dict[str, str]] = {
         "en": "recovered in {took}, within the RTO of {rto}",
         "ko": "{took} 만에 복구, RTO {rto} 이내",
     },
+    "beside_only": {
+        "en": "the data is back since {took}, in {target}; nobody said that the application "
+        "works on it, so the RTO of {rto} runs on",
+        "ko": "데이터는 {took} 만에 {target}에 복원되었습니다. 애플리케이션 동작이 확인되지 "
+        "않아 RTO {rto}은(는) 계속 진행 중입니다",
+    },
     "too_late": {
         "en": "recovered in {took}, the RTO was {rto}",
         "ko": "{took} 만에 복구, RTO는 {rto}였습니다",
+    },
+    "too_old": {
+        "en": "the data is {age} older than the incident, the RPO is {rpo}",
+        "ko": "데이터가 장애보다 {age} 오래되었고 RPO는 {rpo}입니다",
     },
     "abandoned": {
         "en": "abandoned at step {step}, {name}",
@@ -387,7 +448,6 @@ TABLE: dict[str, dict[str, str]] = {
         "ko": "결정, {step}단계, {time}: {question} {value} ({by})",
     },
     "by_default": {"en": "the default", "ko": "기본값"},
-    "note_unknown": {"en": "unknown, step {step}: {text}", "ko": "미확인, {step}단계: {text}"},
     "note_resumed": {
         "en": "the runbook was interrupted and resumed {count} times",
         "ko": "런북이 {count}번 중단되었다가 재개되었습니다",
