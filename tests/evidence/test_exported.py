@@ -1,0 +1,69 @@
+"""What was edited in an export is named, whatever its form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from safetake.evidence import Evidence
+from safetake.evidence.document import finished
+from safetake.evidence.exported import check_file
+from safetake.evidence.report import html, markdown
+from tests.evidence.test_evidence import draft
+
+DOCUMENT = finished(draft(), [])
+KNOWN = {DOCUMENT.id: DOCUMENT}
+FORMS: dict[str, Callable[[Evidence], str]] = {
+    ".json": lambda one: one.canonical().decode(),
+    ".html": html,
+    ".md": markdown,
+}
+
+
+@pytest.mark.parametrize("suffix", list(FORMS))
+def test_what_was_exported_is_well_and_of_another_repository_is_not(
+    tmp_path: Path, suffix: str
+) -> None:
+    file = tmp_path / f"exported{suffix}"
+    file.write_text(FORMS[suffix](DOCUMENT))
+    assert check_file(file, KNOWN) == []
+    (problem,) = check_file(file, {})
+    assert "no such document" in problem or "no document of the repository" in problem
+
+
+@pytest.mark.parametrize(
+    ("suffix", "old", "new", "told"),
+    [
+        (".json", '"found":3', '"found":4', "another checks.0.found: 3, not 4"),
+        (".json", '"user":"user"', '"user":"me"', 'another user: "user", not "me"'),
+        (".json", "passed", "failed", 'another verdict: "passed", not "failed"'),
+        (".json", "{", "", "is no evidence: not JSON"),
+        (".html", "<code>3</code>", "<code>4</code>", "<code>4</code>"),
+        (".html", "user on host", "me on host", "instead of"),
+        (".md", "**passed**", "**failed**", "line 3 is not what evidence"),
+        (".md", DOCUMENT.id, "0" * 64, "it names no document of the repository"),
+    ],
+)
+def test_an_edit_is_named(tmp_path: Path, suffix: str, old: str, new: str, told: str) -> None:
+    text = FORMS[suffix](DOCUMENT)
+    assert old in text
+    file = tmp_path / f"edited{suffix}"
+    file.write_text(text.replace(old, new, 1))
+    (problem,) = check_file(file, KNOWN)
+    assert problem.startswith(f"{file}: ")
+    assert told in problem
+
+
+def test_a_cut_and_a_longer_report(tmp_path: Path) -> None:
+    file = tmp_path / "exported.md"
+    text = markdown(DOCUMENT)
+    file.write_text(text + "and more\n")
+    (longer,) = check_file(file, KNOWN)
+    assert "'and more'" in longer
+    file.write_text(text[: text.index(DOCUMENT.id)])
+    (cut,) = check_file(file, KNOWN)
+    assert "it names no document" in cut
+    (gone,) = check_file(tmp_path / "gone.json", KNOWN)
+    assert "No such file" in gone
