@@ -10,6 +10,7 @@ Documentation/userspace-api/landlock.rst of Linux.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import os
 import stat
@@ -112,7 +113,10 @@ def hide(paths: Iterable[Path], readable: Iterable[Path] = ()) -> None:
     try:
         if refer:
             _allow_path(ruleset, Path("/"), refer)
-        for path in (*_beside({path.resolve() for path in paths}), *readable):
+        for path in _beside({path.resolve() for path in paths}):
+            with contextlib.suppress(SafetakeError):  # gone by now, or a mount that is: not read
+                _allow_path(ruleset, path, _READ_FILE)
+        for path in readable:
             _allow_path(ruleset, path, _READ_FILE)
         if _libc().prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0) != 0:
             raise _failure("no new privileges")
@@ -179,7 +183,7 @@ def _allow_path(ruleset: int, path: Path, changes: int) -> None:
     try:
         fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except FileNotFoundError:
-        if str(path) in DEVICES or changes == _READ_FILE:
+        if str(path) in DEVICES:
             return
         raise SafetakeError(f"{path} is not there to be written") from None
     except OSError as error:

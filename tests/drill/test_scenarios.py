@@ -186,7 +186,7 @@ def test_a_password_that_is_fetched_where_it_was_lost(workplace: Workplace) -> N
     configured(workplace, LOST + f'without = ["password"]\npassword_command = {command}\n')
     said, _ = failed(workplace)
     assert "another password is there" in said
-    assert "failed (exit code 1)" in said
+    assert "password_command failed (exit code 1)" in said
 
 
 # ---------------------------------------------------------------------------------- the repository

@@ -8,6 +8,7 @@ because a loss that is not real proves nothing.
 from __future__ import annotations
 
 import os
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ AFTER = "after-"
 """What the names of files begin with that the twin gets with the disaster."""
 CONFIGS = ("safetake.toml", "safetake-servers.toml")
 PASSWORD_FILE = "password"
+
+_TRIES = 1000
 
 
 class Aftermath:
@@ -86,9 +89,9 @@ class Aftermath:
 
 
 def read_somewhere(path: Path) -> str:
-    """Which file at or below a path can be read; empty when none can."""
+    """Which file at or below a path can be read, of the first so many; empty when none can."""
     below = (Path(top) / name for top, _, names in os.walk(path) for name in names)
-    for name in below if path.is_dir() else [path]:
+    for name in islice(below, _TRIES) if path.is_dir() else [path]:
         try:
             with name.open("rb") as file:
                 file.read(1)

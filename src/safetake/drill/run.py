@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetake import __version__, sandbox
-from safetake.clock import go_time, now_ns
+from safetake import sandbox
+from safetake.clock import now_ns
 from safetake.drill import health, priority, processes, scratchredis, without
 from safetake.drill.kubernetes import Pods, prepared
+from safetake.drill.rungs import record_rung
 from safetake.drill.scenario import check, find_scenario, targets
 from safetake.drill.started import ASKED
 from safetake.drill.twin import Twin, allowed_ports, build
@@ -26,7 +27,7 @@ from safetake.errors import RefusedError, SafetakeError, UsageError
 from safetake.evidence import Check, Draft, Evidence, Step, save
 from safetake.evidence.versions import place, versions
 from safetake.scratch import scratch_folder
-from safetake.snapshots import APP_CHECKED, RESTORED, SnapshotInfo, read_manifest
+from safetake.snapshots import SnapshotInfo, read_manifest
 
 if TYPE_CHECKING:
     from safetake.config import Config
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from safetake.repository import Repository
 
 _GRACE_SECONDS = 20.0
+WELL_AGAIN = "is well after the recovery"
 UNTOUCHED = "production was out of reach"
 
 
@@ -65,7 +67,7 @@ def drill(
     scenario = find_scenario(config, wanted.scenario, list(sources))
     check(scenario, wanted.scenario, snapshot, sources)
     confinement = _confinement(wanted.unconfined)
-    started_ns, started = now_ns(), time.monotonic()
+    started_ns = now_ns()
     kinds = {name: entry["type"] for name, entry in sources.items()}
     with (
         repository.lock(exclusive=False),
@@ -95,11 +97,11 @@ def drill(
             targets(config, scenario),
         )  # fmt: skip
         document = save(repository, draft)
-        if document.verdict == "passed" and all(loss.everything for loss in scenario.lose):
+        whole = {loss.source for loss in scenario.lose if loss.everything}
+        if document.verdict == "passed" and whole == set(left.snapshot.sources):
+            well = [one.ok for one in document.checks if one.name.endswith(WELL_AGAIN)]
             # in the repository that it came back from: in another one nothing of it was read
-            _record_rungs(
-                left.repository, left.snapshot, sources, scenario.lose, document, config, started
-            )
+            record_rung(left.repository, left.snapshot, document, answered=any(well))
     return document
 
 
@@ -372,38 +374,4 @@ def _draft(
         targets=promised,
         problems=answer["problems"],
         notes=[f"ran: {words}" for words in answer.get("commands", [])] + answer.get("notes", []),
-    )
-
-
-def _record_rungs(
-    repository: Repository,
-    snapshot: SnapshotInfo,
-    sources: dict[str, Any],
-    losses: Sequence[Any],
-    document: Evidence,
-    config: Config,
-    started: float,
-) -> None:
-    """`restored`, and `app-checked` where services answered, when the drill was over all of it."""
-    whole = {loss.source for loss in losses}
-    if whole != set(snapshot.sources):
-        return
-    answered = any(
-        check.name.endswith("is well after the recovery") and check.ok for check in document.checks
-    )
-    repository.save_document(
-        "proofs",
-        {
-            "safetake": __version__,
-            "snapshot": snapshot.id,
-            "tree": snapshot.tree.hex(),
-            "rung": APP_CHECKED if answered else RESTORED,
-            "ok": True,
-            "evidence": document.id,
-            "time": go_time(now_ns()),
-            "seconds": round(time.monotonic() - started, 3),
-            "bytes": sum(int(entry.get("bytes") or 0) for entry in sources.values()),
-            "problems": [],
-            "checks": {},
-        },
     )

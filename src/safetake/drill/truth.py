@@ -16,7 +16,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -160,6 +160,15 @@ def _change(content: int, before_ms: int, now_ms: int) -> str:
         return "expires, and did not"
     seconds = abs(before_ms - now_ms) / 1000
     return f"expires {seconds:.0f} s {'earlier' if now_ms < before_ms else 'later'} than it did"
+
+
+def items(kind: str, place: Path, port: int, scratch: Path) -> Iterator[Item]:
+    """Everything in a store of that type; Redis is asked at `port`. Raises SafetakeError."""
+    if kind == "sqlite":
+        return rows(place)
+    if kind == "chroma":
+        return records(place, scratch)
+    return keys(port) if kind == "redis" else files(place)
 
 
 def rows(path: Path) -> Iterator[Item]:
@@ -311,8 +320,3 @@ def records(folder: Path, scratch: Path) -> Iterator[Item]:
     for line in done.stdout.splitlines():
         collection, name, digest = json.loads(line)
         yield Item(collection, name, bytes.fromhex(digest))
-
-
-def expectations(truth: Truth, sources: Iterable[str]) -> Mapping[str, dict[str, int]]:
-    """Items by source and part, for people."""
-    return {source: truth.parts(source) for source in sources}

@@ -19,7 +19,7 @@ from safetake import sandbox
 from safetake.connect import open_location
 from safetake.drill import mirror
 from safetake.drill.aftermath import AFTER, PASSWORD_FILE
-from safetake.errors import ConfigError, RefusedError, SafetakeError, UsageError
+from safetake.errors import ConfigError, DamagedError, RefusedError, SafetakeError, UsageError
 from safetake.password import FALLBACKS, describe, read_password
 from safetake.snapshots import SnapshotInfo, list_snapshots
 from safetake.storage import LocalStorage, OverlayStorage
@@ -94,7 +94,10 @@ def find(
         opened = _opened(section, left.password, "the copy opens")
         left.repository = held.enter_context(opened)
         held.enter_context(opened.lock(exclusive=False))
-    _choose(left, without, sources)
+    try:
+        _choose(left, without, sources)
+    except DamagedError as error:
+        raise NothingLeftError("its snapshots can be listed", str(error)) from None
     if left.snapshot.tree != snapshot.tree and not all(one.everything for one in scenario.lose):
         raise UsageError(
             f"the copy's newest snapshot, {left.snapshot.id[:8]}, does not hold what "
@@ -144,7 +147,9 @@ def lay_out(
         "location": left.location, "password_file": str(file), "overlay": str(overlay)
     }  # fmt: skip
     for name, document in written.items():
-        (folder / (AFTER + name)).write_text(toml({**document, "repository": repository}))
+        (folder / (AFTER + name)).write_text(
+            toml({**document, "repository": repository}), encoding="utf-8"
+        )
     if MACHINE in scenario.without:
         mirror.lay_out(folder, config, left, {loss.source for loss in scenario.lose})
     return told
@@ -199,7 +204,11 @@ def _another(scenario: ScenarioConfig, usual: Sequence[PasswordPlace], left: Lef
         words = sandbox.hiding(words, left.hidden.values())
     plain = ["env", *(word for name in unset for word in ("-u", name)), *words]
     place = scenario.model_copy(update={"password_command": shlex.join(plain)})
-    return _read(place, "another password is there")
+    try:
+        return read_password(place)
+    except ConfigError as error:
+        reason = str(error).rpartition(f": {plain[0]} ")[2]
+        raise NothingLeftError("another password is there", f"password_command {reason}") from None
 
 
 def _same(one: PasswordPlace, other: PasswordPlace) -> bool:
