@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import subprocess
 
 import pytest
 
@@ -132,6 +133,24 @@ def test_the_undo_of_a_switch_is_a_switch(workplace: Workplace) -> None:
     workplace.run("restore", "--undo", "--yes", code=3)
     assert used()[0] not in (new, str(folder / "projects.db"))
     assert used()[1] == 50
+
+
+def test_a_relative_archive_breaks_after_cd_and_ours_does_not(workplace: Workplace) -> None:
+    """The user's script packs into `backups/…`, goes elsewhere, and unpacks (control)."""
+    folder = workplace.folder
+    script = "mkdir backups && tar czf backups/scripts.tar.gz scripts && cd scripts && tar xzf "
+    naive = subprocess.run(
+        ["sh", "-c", script + "backups/scripts.tar.gz"],
+        cwd=folder, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert naive.returncode != 0
+    assert "No such file" in naive.stderr
+    (folder / "scripts" / "one.txt").write_text("spoilt")
+    there = Workplace(folder / "scripts", workplace.environment)
+    words = ["restore", "latest", "scripts", "--in-place", "--yes"]
+    there.run("--config", "../safetake.toml", *words)
+    assert (folder / "scripts" / "one.txt").read_text().startswith("장면 1\n")
+    assert sorted(path.name for path in there.folder.iterdir()) == ["odd\nname", "one.txt"]
 
 
 def test_the_plan_fits_a_terminal(workplace: Workplace) -> None:

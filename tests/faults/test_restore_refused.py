@@ -28,7 +28,7 @@ from safetake.recovery.outcome import RolledBackError
 from safetake.recovery.plan import Wishes
 from safetake.snapshots import find_snapshot, list_snapshots
 from safetake.sources import restorer
-from tests.faults.stores import Chroma, Files, OfflineRedis, Sqlite
+from tests.faults.stores import Chroma, Files, OfflineRedis, Sqlite, Store
 from tests.faults.support import small_disk
 from tests.support.repositories import PASSWORD, new_repository, open_repository, picture
 
@@ -42,7 +42,7 @@ class Place:
         self.base, self.home = base, base / "home"
         self.home.mkdir(exist_ok=True)
         queue = OfflineRedis(options=("--save", "900 1"))
-        self.stores = [Sqlite(), Files(), Chroma(), queue]
+        self.stores: list[Store] = [Sqlite(), Files(), Chroma(), queue]
         self.told = self.home / "safetake.toml"
         self.told.write_text(
             f'[repository]\nlocation = "{base / "repository"}"\n'

@@ -89,13 +89,19 @@ class Report:
         if bad:
             raise ServiceError(
                 "not well: "
-                + "; ".join(f"{h.name} after {h.seconds:.0f} s ({h.last})" for h in bad),
+                + "; ".join(f"{h.name} after {h.seconds:.0f} s ({h.last}){_few(h)}" for h in bad),
                 hint="the services' logs say why",
             )
 
     def as_dict(self) -> dict[str, Any]:
         """For the report of a restore, JSON-able."""
         return {"ok": self.ok, "services": [health.as_dict() for health in self.services]}
+
+
+def _few(health: Health) -> str:
+    """The last answer may have been a good one."""
+    last = health.observations[-1:]
+    return ", but not often enough in a row" if last and last[0].ok else ""
 
 
 def gate(

@@ -431,6 +431,9 @@ def test_damage_in_the_staged_folder_is_found(store: Path, taken: Taken) -> None
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
+    # the user's script (control): it is there, and not empty
+    asked = f'[ -d {work.staged} ] && [ -n "$(ls -A {work.staged})" ]'
+    assert subprocess.run(["sh", "-c", asked], check=False).returncode == 0
     wrong = [check for check in restore.restorer.check_staged(work) if not check.ok]
     assert any("data_level0.bin" in check.name for check in wrong)
 
