@@ -3,7 +3,7 @@
 | what the scripts get wrong | shown by |
 | --- | --- |
 | `integrity_check` exits 0 whatever it finds | sources/sqlite/test_restore_naive.py |
-| `cp` beside a live log or journal; connections that stay open | sources/sqlite/test_restore_naive.py |
+| `cp` beside a live log or journal; open connections | sources/sqlite/test_restore_naive.py |
 | the same for Chroma: a server goes on with the old files | sources/chroma/test_chroma_restore.py |
 | `dump.rdb` beside an append-only file is never read | sources/redis/test_restore_offline.py |
 | `RESTORE` with a past expiry deletes the live key | sources/redis/test_restore_keys.py |
