@@ -55,7 +55,11 @@ class Terminal:
     def answer(self, pattern: str, text: str = "") -> None:
         """Wait for a question, and type."""
         self.expect(pattern + r"[^\n]*: $")
-        os.write(self._main, text.encode() + b"\n")
+        self.type(f"{text}\n")
+
+    def type(self, text: str) -> None:
+        """Type, whatever is shown."""
+        os.write(self._main, text.encode())
 
     def interrupt(self) -> None:
         """Ctrl-C; again when it came right before the reading began, which then did not see it."""
