@@ -3,9 +3,12 @@ processes on the copies, and every call is compared with the permissions that ar
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -19,15 +22,17 @@ import yaml
 from kubernetes_validate import validate
 
 from safetake import configfile
+from safetake.drill import scratchredis
 from safetake.drill.isolation import network_policy, open_ways, pod_labels
 from safetake.drill.kubernetes import LOCK, prepared
 from safetake.drill.twin import EPHEMERAL, Twin, allowed_ports
 from safetake.errors import ConfigError, RefusedError, SafetakeError, ServiceError, UsageError
 from safetake.services.rbac import manifests, to_yaml
+from safetake.sources.redis.wire import Address, Connection, ServerRefusal
 from tests.cli.conftest import Workplace
 from tests.drill.kubelet import CLAIM, CLAIMS, DRILL, POLICIES, PRODUCTION, DrillCluster
 from tests.services.cluster import PODS, Call, serving, workload_resource
-from tests.support.redis_server import free_port, running
+from tests.support.redis_server import BINARIES, free_port, running
 
 KINDS = {"projects": "sqlite", "scripts": "files"}
 SERVICE = """
@@ -250,6 +255,9 @@ def test_services_run_as_pods_on_the_copies(workplace: Workplace, cluster: Drill
         "capabilities": {"drop": ["ALL"]},
     }
     assert [m["mountPath"] for m in container["volumeMounts"]] == ["/tmp", "/drill"]
+    ran = f"web ran as the pod {first['metadata']['name']}, image app:1"
+    assert ran in document["notes"]
+    assert spec["securityContext"]["runAsUser"] == os.getuid()
     found = {check["name"]: check["found"] for check in document["checks"]}
     assert "network plugin" in found["services could connect to nothing but the drill"]
     assert CLAIM in found["services ran on the drill's own volume"]
@@ -310,23 +318,66 @@ def test_redis_of_the_drill_is_reached_with_a_password_of_its_own(
     assert cluster.left() == []
 
 
+def test_redis_listens_at_an_address_only_with_the_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    binary, port = BINARIES["redis-7.0"], free_port()
+    assert binary is not None
+    words = scratchredis.command(str(binary), port, tmp_path)
+    password = scratchredis.new_password()
+    command = scratchredis.reachable(words, "127.0.0.2", tmp_path / "redis.conf", password)
+    assert password not in " ".join(command)
+    assert (tmp_path / "redis.conf").stat().st_mode & 0o777 == 0o600
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
+        try:
+            asked = Address("127.0.0.2", port, "", False, None, None)
+            wait_until_listening(asked)
+            with Connection(asked) as connection, pytest.raises(ServerRefusal, match="NOAUTH"):
+                connection.call("PING")
+            with pytest.raises(ServerRefusal, match="NOAUTH"), scratchredis.connection(port) as own:
+                own.call("PING")
+            monkeypatch.setenv(scratchredis.PASSWORD, password)
+            with scratchredis.connection(port) as own:
+                assert own.call("PING") == b"PONG"
+        finally:
+            server.kill()
+
+
+def wait_until_listening(address: Address) -> None:
+    deadline = time.monotonic() + 20
+    while True:
+        with contextlib.suppress(OSError):
+            socket.create_connection((address.host, address.port), 5).close()
+            return
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def ended(place: Workplace, cluster: DrillCluster, number: int) -> list[str]:
+    """The pods that are there when a drill was ended by a signal while its service was asked."""
+    before = set(cluster.left())
+    with subprocess.Popen(
+        place.command("drill", "total-loss", "projects"),
+        cwd=place.folder,
+        env=place.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        deadline = time.monotonic() + 100
+        while not set(cluster.left()) - before and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert set(cluster.left()) - before
+        process.send_signal(number)
+    return cluster.left()
+
+
 @pytest.mark.slow
 def test_what_a_killed_drill_left_is_removed_by_the_next(
     workplace: Workplace, cluster: DrillCluster
 ) -> None:
     ready(workplace, cluster, contains="never", start_timeout="60")
-    with subprocess.Popen(
-        workplace.command("drill", "total-loss", "projects"),
-        cwd=workplace.folder,
-        env=workplace.environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as process:
-        deadline = time.monotonic() + 60
-        while not cluster.left() and time.monotonic() < deadline:
-            time.sleep(0.05)
-        process.kill()
-    (left,) = cluster.left()
+    assert ended(workplace, cluster, signal.SIGTERM) == []
+    (left,) = ended(workplace, cluster, signal.SIGKILL)
     text = (workplace.folder / "safetake.toml").read_text()
     (workplace.folder / "safetake.toml").write_text(text.replace('"never"', '"rows: 100"'))
     document = workplace.json("drill", "total-loss", "projects")

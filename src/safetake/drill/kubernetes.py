@@ -321,6 +321,7 @@ class Pods:
         )
         self._pods[name] = pod  # before it is made: what may be there is removed
         self._api.create_pod(document)
+        self.notes.append(f"{name} ran as the pod {pod}, image {self._container(name)['image']}")
 
     def _asked(self, name: str, now: Document, contains: str) -> str:
         self._hosts[name] = str((now.get("status") or {}).get("podIP") or "")

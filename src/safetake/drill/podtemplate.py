@@ -19,7 +19,7 @@ Piece = dict[str, Any]
 KEPT = ("name", "image", "imagePullPolicy", "command", "args", "workingDir", "resources",
         "readinessProbe", "startupProbe")  # fmt: skip
 """Of the container. No lifecycle hooks: they may sign on with somebody."""
-KEPT_SECURITY = ("readOnlyRootFilesystem", "runAsNonRoot", "seccompProfile", "appArmorProfile")
+KEPT_SECURITY = ("readOnlyRootFilesystem", "seccompProfile", "appArmorProfile")
 KEPT_OF_POD = ("nodeSelector", "tolerations", "runtimeClassName", "terminationGracePeriodSeconds")
 VOLUME = "safetake-drill"
 GRACE = 30
@@ -98,7 +98,7 @@ def copied(
             "runAsUser": around.user,
             "runAsGroup": around.group,
             "seccompProfile": of_pod.get("seccompProfile") or {"type": "RuntimeDefault"},
-            **({"runAsNonRoot": True} if of_pod.get("runAsNonRoot") else {}),
+            "runAsNonRoot": around.user != 0,
         },
         "containers": [
             {
