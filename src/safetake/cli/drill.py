@@ -113,7 +113,7 @@ def _told(settings: Settings, document: Evidence) -> int:
 
 def _show(document: Evidence, quiet: bool) -> None:
     from safetake.cli import output
-    from safetake.wording import duration
+    from safetake.wording import duration, size
 
     if not quiet:
         for check in document.checks:
@@ -135,7 +135,8 @@ def _show(document: Evidence, quiet: bool) -> None:
     for name, value in document.measured.items():
         target = document.targets.get(name)
         promised = f", promised {duration(target)}" if target is not None else ""
-        output.line(f"  {name.removesuffix('_seconds')}: {duration(value)}{promised}")
+        told = duration(value) if name.endswith("_seconds") else size(value)
+        output.line(f"  {name.removesuffix('_seconds')}: {told}{promised}")
     output.line(
         f"drill {document.name} {document.verdict} in "
         f"{duration((document.ended_ns - document.started_ns) / 1e9)}: evidence {document.id[:8]}"
