@@ -10,11 +10,13 @@ data: such a store stays as it is, since going back would change nothing else in
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetake.clock import now_ns
+from safetake.columns import LAYOUT_NAME, PARTS_SUFFIX, join
 from safetake.errors import DamagedError, RefusedError, RestoreError, SafetakeError, SourceError
 from safetake.model import Captured
 from safetake.recovery.engine import Engine, One
@@ -159,6 +161,10 @@ class RehearsedEngine(Engine):
                 return f"{captured.facts['tail_commands']} commands were given meanwhile"
             if one.restorer.type == "files":
                 return _facts_difference(one.work.entry["facts"], captured.facts, _FILES)
+            for parts in sorted((folder / "now").rglob("*" + PARTS_SUFFIX)):
+                if (parts / LAYOUT_NAME).is_file():  # Chroma's files, as a restore writes them
+                    join(parts, parts.with_suffix(""))
+                    shutil.rmtree(parts)
             work = dataclasses.replace(
                 one.work, staged=folder / "now", mode="offline", note=lambda key, value: None
             )
