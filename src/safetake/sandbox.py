@@ -224,6 +224,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--hide", action="append", type=Path, default=[])
     parser.add_argument("command", nargs="+")
     given = parser.parse_args(arguments)
+    if given.hide and (given.write or given.ports is not None):
+        parser.error("--hide goes with nothing else")
     ports = None if given.ports is None else _numbers(given.ports)
     try:
         if given.hide:

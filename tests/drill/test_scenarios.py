@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from safetake import configfile
+from safetake import configfile, sandbox
+from safetake.drill.aftermath import Aftermath
 from safetake.errors import ConfigError
 from tests.cli.conftest import Workplace
 from tests.support.redis_server import running
@@ -442,6 +443,36 @@ def test_a_collection_that_is_dropped(vectors: Workplace, tmp_path: Path) -> Non
     vectors.environment["PYTHONPATH"] = str(folder)
     said, _ = failed(vectors, "vectors")
     assert "0 missing, 1 changed, 0 extra: notes notes-7 is another" in said
+
+
+# ------------------------------------------------------------------- a loss that is not real
+
+
+def test_what_is_only_said_to_be_lost_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, repository = tmp_path / "drill", tmp_path / "repo"
+    (repository / "data").mkdir(parents=True)
+    folder.mkdir()
+    for name in ("password", "after-safetake.toml", "after-safetake-servers.toml"):
+        (folder / name).write_text("x")
+    pack = repository / "data" / "pack"
+    pack.write_text("x")
+    monkeypatch.setattr(sandbox, "hide", lambda *_: None)
+    told = {"without": ["repository"], "snapshot": "a" * 64, "location": "x", "other": False,
+            "hidden": {"the first repository": str(repository)}, "gone": "b" * 64}  # fmt: skip
+    aftermath = Aftermath(folder, told)
+    assert aftermath.strike() == [
+        (
+            "the first repository is out of reach",
+            False,
+            "nothing can be read",
+            f"{pack} can be read",
+        )
+    ]
+    assert not (folder / "password").exists()
+    assert aftermath.newest(there=True)[2:] == (False, "not listed", "it is listed")
+    assert aftermath.newest(there=False)[2] is True
 
 
 # ----------------------------------------------------------------- what makes no sense is refused
