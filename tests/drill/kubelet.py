@@ -157,7 +157,7 @@ class DrillCluster(Cluster):
         container = {"name": "app", "image": "", "imageID": "", "restartCount": 0}
         status = {
             "phase": "Pending" if "waiting" in state else phase,
-            "podIP": "127.0.0.1",
+            "podIP": "" if "waiting" in state else "127.0.0.1",
             "conditions": [{"type": "Ready", "status": str(ready)}],
             "containerStatuses": [{**container, "ready": ready, "state": state}],
         }

@@ -47,6 +47,10 @@ ISOLATED = "services could connect to nothing but the drill"
 SAME_VOLUME = "services ran on the drill's own volume"
 
 
+class _Unwell(ServiceError):
+    """A service that ran, and was not well by itself."""
+
+
 class Pods:
     """The pods of one drill. Every method but `end` raises SafetakeError."""
 
@@ -209,18 +213,21 @@ class Pods:
     def answer(self, line: str) -> str:
         """Do what the drill asks for, one line of JSON; what came of it, as one."""
         asked = json.loads(line)
-        name, verbs = asked["service"], {"start": self.start, "stop": self.stop}
-        problem = ""
+        verb, name, said = asked["verb"], asked["service"], ""
         try:
-            if asked["verb"] in verbs:
-                verbs[asked["verb"]](name)
-            elif asked["verb"] == "well":
+            if name not in self._services:
+                raise ServiceError(f"{name} is no pod of this drill")
+            if verb == "start":
+                self.start(name)
+            elif verb == "well":
                 self.until_well(name, asked["contains"])
+            elif verb == "complaint":
+                said = self.complaint(name, asked["contains"])
             else:
-                problem = self.complaint(name, asked["contains"])
+                self.stop(name)
         except SafetakeError as error:
-            problem = str(error)
-        return json.dumps({"problem": problem})
+            return json.dumps({"problem": str(error)})
+        return json.dumps({"said": said})
 
     def start(self, name: str) -> None:
         """Make the pod, and wait until it is ready."""
@@ -232,7 +239,10 @@ class Pods:
         self._until(name, lambda now: self._asked(name, now, contains), "well")
 
     def complaint(self, name: str, contains: str) -> str:
-        """Make the pod and wait for any answer; why it is not a good one, empty when it is."""
+        """Make the pod and wait for any answer; why it is not a good one, empty when it is.
+
+        A pod that never ran is no answer: that is raised.
+        """
         said = ""
 
         def silent(now: Document) -> str:
@@ -240,10 +250,10 @@ class Pods:
             said = self._asked(name, now, contains)
             return said if said and not _ANSWER.match(said) else ""
 
+        self._make(name)
         try:
-            self._make(name)
             self._until(name, silent, "heard")
-        except SafetakeError as error:
+        except _Unwell as error:
             return str(error)
         return said
 
@@ -281,20 +291,23 @@ class Pods:
             try:
                 seen = self._api.pod(pod)
             except Unreachable as error:
-                last = str(error)
+                last, seen = str(error), {}
                 return False
             except Missing:
                 raise ServiceError(f"{name}: somebody removed its pod {pod}") from None
             if (seen.get("status") or {}).get("phase") in rollout.ENDED:
-                raise ServiceError(f"{name}: its pod ended: {podstatus.why(seen)}")
+                told = f"{name}: its pod ended: {podstatus.why(seen)}"
+                raise (_Unwell if podstatus.ran(seen) else ServiceError)(told)
             last = complaint(seen)
             return not last
 
         def late() -> ServiceError:
-            return ServiceError(
-                f"{name} is not {what} after {self._drill.start_timeout:.0f} s: "
-                + (f"{last}; {why}" if (why := podstatus.why(seen)) else last)
-            )
+            told = f"{name} is not {what} after {self._drill.start_timeout:.0f} s: {last}"
+            if why := podstatus.why(seen):
+                told += f"; {why}"
+            if podstatus.ran(seen):
+                return _Unwell(told)
+            return ServiceError(f"{told} (kubectl -n {self._api.namespace} get events tells more)")
 
         wait_until(done, self._drill.start_timeout, late, self._poll)
 

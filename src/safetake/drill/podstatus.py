@@ -44,6 +44,15 @@ def unready(pod: Document) -> str:
     return f"its pod is {status.get('phase') or 'not seen by anybody'}"
 
 
+def ran(pod: Document) -> bool:
+    """Whether its container runs, or has ended: not one that was never started, or was evicted."""
+    states = [
+        container.get("state") or {}
+        for container in (pod.get("status") or {}).get("containerStatuses") or []
+    ]
+    return any(state.get("running") is not None or state.get("terminated") for state in states)
+
+
 def why(pod: Document) -> str:
     """What the cluster says of a pod that is not as it should be."""
     status = pod.get("status") or {}

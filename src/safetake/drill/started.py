@@ -37,7 +37,10 @@ class Started(Protocol):
         """
 
     def complaint(self, contains: str) -> str:
-        """Start it where it may well fail: why it is not well, or empty when it says that it is."""
+        """Start it where it should fail: why it is not well, or empty when it says that it is.
+
+        Raises SafetakeError when it could not be tried.
+        """
 
     def stop(self) -> None:
         """Return when nothing of it is left that has a file open. Raises SafetakeError."""
@@ -96,10 +99,13 @@ class Parent:
         os.close(nothing)
 
     def ask(self, verb: str, name: str, contains: str = "") -> str:
-        """Have something done with a pod; why it could not be done, or empty."""
+        """Have something done with a pod; what it said. Raises SafetakeError when it failed."""
         print(ASKED + json.dumps({"verb": verb, "service": name, "contains": contains}), flush=True)
-        answer = self._answers.readline() or '{"problem": "the drill was given up"}'
-        return str(json.loads(answer)["problem"])
+        line = self._answers.readline() or '{"problem": "the drill was given up"}'
+        answer = json.loads(line)
+        if "problem" in answer:
+            raise SafetakeError(str(answer["problem"]))
+        return str(answer["said"])
 
 
 class Pod:
@@ -110,11 +116,11 @@ class Pod:
 
     def start(self) -> None:
         """Made, and ready."""
-        self._do("start")
+        self._parent.ask("start", self._name)
 
     def until_well(self, contains: str) -> None:
         """Its URL, asked from outside of the confinement: its port is one of production's."""
-        self._do("well", contains)
+        self._parent.ask("well", self._name, contains)
 
     def complaint(self, contains: str) -> str:
         """Made, and asked until it answers anything."""
@@ -122,11 +128,7 @@ class Pod:
 
     def stop(self) -> None:
         """Removed, and gone."""
-        self._do("stop")
-
-    def _do(self, verb: str, contains: str = "") -> None:
-        if problem := self._parent.ask(verb, self._name, contains):
-            raise SafetakeError(problem)
+        self._parent.ask("stop", self._name)
 
     def kill(self) -> None:
         """The parent does it, whatever happens here."""
