@@ -155,6 +155,11 @@ def test_a_relative_archive_breaks_after_cd_and_ours_does_not(workplace: Workpla
 
 def test_the_plan_fits_a_terminal(workplace: Workplace) -> None:
     scripts = workplace.folder / "scripts"
+    (scripts / "two\nerror: lines").write_text("x")
+    with sqlite3.connect(workplace.folder / "projects.db") as connection:
+        connection.execute('CREATE TABLE "new\nhint: type x" (id INTEGER PRIMARY KEY)')
+        connection.execute('INSERT INTO "new\nhint: type x" VALUES (1)')
+    connection.close()
     for number in range(12):
         (scripts / f"a name that is as long as names of scripts are {number}.txt").write_text("x")
         (scripts / f"긴 이름을 가진 장면 {number}.txt").write_text("x")
@@ -166,3 +171,4 @@ def test_the_plan_fits_a_terminal(workplace: Workplace) -> None:
     from safetake.cli.output import width
 
     assert [line for line in shown.splitlines() if width(line) > 80] == []
+    assert not re.search(r"^\s*(error|hint):", shown, re.MULTILINE), "a name made a line"

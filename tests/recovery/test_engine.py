@@ -434,6 +434,70 @@ def test_a_second_restore_and_a_backup_are_refused_while_one_is_open(
     refuse_half_restored(site.config, ["projects"])
 
 
+class Killed(BaseException):
+    """The process ends here."""
+
+
+def cut_off(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A restore whose process died after the switch."""
+
+    def die(self: object, *args: object) -> list[Check]:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SqliteRestorer, "confirm", die)
+        patch.setattr(Engine, "back", die)
+        with pytest.raises(Killed):
+            site.restore()
+
+
+def test_a_path_that_was_changed_meanwhile_is_refused(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was begun over one store is not ended over another."""
+    cut_off(site, monkeypatch)
+    other = site.data / "other.db"
+    database(other, 3)
+    before = other.read_bytes()
+    told = site.folder / "safetake.toml"
+    text = told.read_text()
+    told.write_text(text.replace(f'path = "{site.data / "p.db"}"', f'path = "{other}"'))
+    site.config = configfile.load(told)
+    for end in (lambda: resume(site.config, site.opening, site.telling()),
+                lambda: roll_back(site.config, site.telling())):  # fmt: skip
+        with pytest.raises(
+            RefusedError, match=r"at .*p\.db, and the configuration says .*other\.db"
+        ):
+            end()
+    assert other.read_bytes() == before
+    told.write_text(text)
+    site.config = configfile.load(told)
+    roll_back(site.config, site.telling())
+    site.is_old()
+
+
+def test_a_restore_whose_journal_was_lost_is_named_with_the_way_out(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetake.cli.doctor import restores
+
+    assert restores(site.config) == []
+    cut_off(site, monkeypatch)
+    assert [finding.state for finding in restores(site.config)] == ["problem"]
+    shutil.rmtree(site.folder / "state")
+    with pytest.raises(RefusedError, match="and its journal .* is gone") as caught:
+        site.restore()
+    assert "safety snapshot" in caught.value.hint
+    found = restores(site.config)
+    assert [finding.state for finding in found] == ["problem"] * 2
+    assert all(".safetake-restore-" in finding.text for finding in found)
+    for work in list(site.data.glob(".safetake-restore-*")):
+        work.rename(site.folder / work.name)
+    (site.folder / "runs").write_text("")
+    site.restore()
+    site.is_new()
+
+
 def test_rollback_needs_no_repository(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     class Killed(BaseException):
         pass

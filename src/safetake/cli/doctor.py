@@ -120,13 +120,30 @@ def restores(config: Config) -> list[Finding]:
     def look() -> list[Finding]:
         journal = open_restore(state_folder(config.restore.state, "restores", create=False))
         if journal is None:
-            return []
+            return _left(config)
         names = ", ".join(journal.plan["sources"])
         text = f"{journal.id} of {names} was begun {journal.plan['time'][:19]} and not ended"
         hint = "safetake restore --resume, or --rollback"
         return [Finding("restore", "problem", text, hint)]
 
     return _tried("restore", look)
+
+
+def _left(config: Config) -> list[Finding]:
+    """Work of a restore of another state folder, or of one whose journal was lost."""
+    from safetake.errors import RefusedError
+    from safetake.recovery import workfolder
+    from safetake.sources import restorer
+
+    found = []
+    for name, source in config.sources.items():
+        place = restorer(name, source).place()
+        try:
+            if place is not None:
+                workfolder.free(place / workfolder.name_for(name))
+        except RefusedError as error:
+            found.append(Finding("restore", "problem", str(error), error.hint))
+    return found
 
 
 def services(config: Config) -> list[Finding]:

@@ -11,7 +11,7 @@ import click
 
 from safetake.cli import output
 from safetake.cli.progress import Progress
-from safetake.wording import duration, size
+from safetake.wording import duration, printable, size
 
 if TYPE_CHECKING:
     from safetake.cli.common import Settings
@@ -174,12 +174,12 @@ def show_plan(plan: PlannedRestore) -> None:
         *(f"{name}: {text}" for name, s in plan.sources.items() for text in s.outline.warnings),
     ]
     for text in warnings:
-        told = output.wrapped(output.printable_lines(f"warning: {text}"))
+        told = output.wrapped(printable(f"warning: {text}"))
         output.note(told.replace("warning:", output.style("warning:", "33", sys.stderr), 1))
 
 
 def _say(text: str) -> None:
-    output.line(output.wrapped(output.printable_lines(text)))
+    output.line(output.wrapped(printable(text)))
 
 
 def _done(settings: Settings, outcome: Outcome) -> int:

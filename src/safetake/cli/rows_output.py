@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from safetake.wording import printable
+
 if TYPE_CHECKING:
     from safetake.sources.sqlite.rows.apply import Result
     from safetake.sources.sqlite.rows.job import Report
@@ -75,11 +77,11 @@ def print_report(report: Report) -> None:
         for kind in ("missing", "extra"):
             if listed.get(kind):
                 output.line()
-                output.line(f"{kind} in {output.printable_lines(name)}")
+                output.line(f"{kind} in {printable(name)}")
                 output.table(report.columns[name], [list(map(_cell, row)) for row in listed[kind]])
         if listed.get("changed"):
             output.line()
-            output.line(f"changed in {output.printable_lines(name)}")
+            output.line(f"changed in {printable(name)}")
             lines = []
             for row in listed["changed"]:
                 key = ", ".join(_cell(value) for value in row["key"].values())

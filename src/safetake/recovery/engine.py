@@ -30,6 +30,7 @@ from safetake.model import Check, Progress, Restorer, RestoreWork, Session, Sour
 from safetake.recovery import workfolder
 from safetake.recovery.journal import BACK, COMMIT, Journal
 from safetake.recovery.outcome import Outcome, RolledBackError
+from safetake.recovery.plan import whereabouts
 from safetake.recovery.raw import RawSource
 from safetake.restore.beside import restore_to
 from safetake.snapshots import SAFETY_TAG
@@ -78,6 +79,13 @@ class Engine:
                 raise RefusedError(
                     f"the open restore {journal.id} is about the source {name!r} "
                     f"({told['type']}), and the configuration has none like that",
+                    hint="use the configuration that the restore was begun with",
+                )
+            live = whereabouts(source)
+            if told.get("live", live) != live:
+                raise RefusedError(
+                    f"the open restore {journal.id} is about {name!r} at {told['live']}, and the "
+                    f"configuration says {live}",
                     hint="use the configuration that the restore was begun with",
                 )
             self._ones[name] = One(

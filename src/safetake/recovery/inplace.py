@@ -19,7 +19,7 @@ from safetake.recovery import workfolder
 from safetake.recovery.engine import Engine, Say
 from safetake.recovery.journal import Journal, create, journals, open_restore, working
 from safetake.recovery.outcome import Outcome
-from safetake.recovery.plan import PlannedRestore, Wishes, plan_restore
+from safetake.recovery.plan import PlannedRestore, Wishes, plan_restore, whereabouts
 from safetake.state import state_folder
 
 if TYPE_CHECKING:
@@ -93,8 +93,9 @@ def described(restores: Path, name: str, plan: PlannedRestore) -> dict[str, Any]
         saved = "nothing" if source.outline.absent else "raw" if source.outline.damaged else ""
         sources[source.name] = {
             "type": source.config.type,
+            "live": whereabouts(source.config),
             "mode": source.outline.mode,
-            "work": str(place / f".safetake-restore-{source.name}"),
+            "work": str(place / workfolder.name_for(source.name)),
             "options": source.options,
             "saved": saved or "capture",
             "entry": source.entry,

@@ -293,3 +293,13 @@ def _existing(folder: Path) -> Path:
 def free_space(folder: Path) -> int:
     """Bytes that this user may still write there."""
     return shutil.disk_usage(_existing(folder)).free
+
+
+def whereabouts(source: SourceConfig) -> str:
+    """Where the configuration says that a live store is, with symbolic links followed."""
+    found = []
+    for key in ("path", "url", "data"):
+        value = getattr(source, key, None)
+        if value is not None:
+            found.append(str(value) if key == "url" else os.path.realpath(value))
+    return ", ".join(found)

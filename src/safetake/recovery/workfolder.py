@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 _MARK = "restore.json"
 
 
+def name_for(source: str) -> str:
+    """What the folder of a source is called."""
+    return f".safetake-restore-{source}"
+
+
 def make(work: Path, journal: Journal) -> None:
     """Make and mark it, unless that was done before. Raises RestoreError, RefusedError."""
     try:
@@ -60,6 +65,14 @@ def free(work: Path) -> None:
     said = ""
     with contextlib.suppress(OSError, ValueError):
         said = str(json.loads((work / _MARK).read_text(encoding="utf-8"))["journal"])
+    if said and not Path(said).exists():
+        raise RefusedError(
+            f"{work} is left of a restore that was begun and not ended, and its journal {said} is "
+            "gone",
+            hint="bring the journal back; or look whether the live store is whole (what was "
+            f"replaced lies in {work.name}/old, and the newest safety snapshot holds what was "
+            "there before), move that folder away, and restore again",
+        )
     raise RefusedError(
         f"{work} is there: a restore of this store was begun and not ended",
         hint=f"its journal is {said}: `safetake restore --resume` or `--rollback` there"
