@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 
 from safetake import configfile, sandbox
+from safetake.configscenario import ScenarioConfig
 from safetake.drill.aftermath import Aftermath
-from safetake.errors import ConfigError
+from safetake.drill.without import refuse_unhidden
+from safetake.errors import ConfigError, RefusedError
 from tests.cli.conftest import Workplace
 from tests.support.redis_server import running
 
@@ -520,6 +522,14 @@ def test_what_can_not_be_rehearsed(tmp_path: Path, toml: str, told: str) -> None
     with pytest.raises(ConfigError) as caught:
         configfile.parse(text, tmp_path / "safetake.toml")
     assert told in str(caught.value)
+
+
+def test_nothing_is_hidden_where_the_kernel_can_not() -> None:
+    gone = ScenarioConfig(without=["newest-snapshot", "repository"])
+    with pytest.raises(RefusedError, match="can not take the repository out of reach"):
+        refuse_unhidden(gone, sandbox.Confinement())
+    refuse_unhidden(gone, sandbox.Confinement(folders=True))
+    refuse_unhidden(ScenarioConfig(without=["newest-snapshot"]), sandbox.Confinement())
 
 
 @pytest.mark.slow

@@ -67,6 +67,7 @@ def drill(
     scenario = find_scenario(config, wanted.scenario, list(sources))
     check(scenario, wanted.scenario, snapshot, sources)
     confinement = _confinement(wanted.unconfined)
+    without.refuse_unhidden(scenario, confinement)
     started_ns = now_ns()
     kinds = {name: entry["type"] for name, entry in sources.items()}
     with (
@@ -80,7 +81,6 @@ def drill(
             left = without.find(
                 config, repository, snapshot, scenario, list(sources), password, held
             )
-            without.refuse_unhidden(left, confinement)
             _room(folder, sources, 4 if left.snapshot.tree != snapshot.tree else 3)
             twin = build(config, folder, kinds, password, redis_password=pods is not None)
             rest = without.lay_out(folder, twin.written, config, left, scenario, snapshot)

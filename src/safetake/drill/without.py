@@ -155,11 +155,12 @@ def lay_out(
     return told
 
 
-def refuse_unhidden(left: Left, confinement: sandbox.Confinement) -> None:
+def refuse_unhidden(scenario: ScenarioConfig, confinement: sandbox.Confinement) -> None:
     """Raise RefusedError where the kernel can not take away what is to be out of reach."""
-    if left.hidden and not confinement.folders:
+    hiding = [one for one in scenario.without if one != NEWEST]
+    if hiding and not confinement.folders:
         raise RefusedError(
-            f"the kernel can not take {next(iter(left.hidden))} out of reach of the recovery",
+            f"the kernel can not take the {hiding[0]} out of reach of the recovery",
             hint="Linux 6.7 or newer with Landlock does; the other scenarios need it less",
         )
 
