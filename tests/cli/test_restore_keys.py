@@ -46,9 +46,13 @@ def test_keys(
     assert client.get("a:1") is None
     assert "nobody to ask" in workplace.run(*restore, code=2, input="").stderr
     assert client.get("a:1") is None
+    wrong = ["restore", "latest", "queue", "--in-place", "--keys", "A:*"]
+    for words in (["--dry-run"], ["--yes"]):
+        assert "has no key named by A:*" in workplace.run(*wrong, *words, code=1).stderr
     done = workplace.json(*restore, "--yes")
     assert (done["report"]["missing"], done["report"]["changed"]) == (1, 1)
     assert client.mget("a:1", "a:2", "b") == [b"1", b"changed", None]
+    assert "nobody to ask" in workplace.run("restore", "--undo", code=2, input="").stderr
     done = workplace.json(*restore, "--changed", "--yes")
     assert client.get("a:2") == b"2"
     assert Path(done["undo_file"]).is_file()

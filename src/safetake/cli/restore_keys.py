@@ -83,6 +83,7 @@ def restore_keys(
         keys = Keys(dump, connection, patterns, db, changed=changed, progress=progress)
         if dry_run or not yes:
             planned = keys.run(None)
+            _refuse_none(planned, patterns, db)
             if dry_run or not (planned.missing or (changed and planned.changed)):
                 run.wanted = False
                 return _print(settings, planned, None, begin, 0.0)
@@ -96,6 +97,7 @@ def restore_keys(
         path = keys_folder(config) / f"{time.time_ns():020}-{source_name}.keys.undo"
         with UndoFile(path, begin) as undo:
             report = keys.run(undo)
+            _refuse_none(report, patterns, db)
             kept = path if undo.made else None
         seconds = time.perf_counter() - started
         history_facts.part(
@@ -179,6 +181,21 @@ def _refuse(facts: dict[str, Any], connection: Any, source: str) -> None:
     refuse_newer(facts, server)
 
 
+def _refuse_none(report: KeysReport, patterns: list[str], db: int | None) -> None:
+    """Whoever mistypes a pattern must not read that nothing had to be done."""
+    from safetake.errors import RefusedError
+
+    told = (report.missing, report.changed, report.same, report.expired)
+    if any(told) or report.busy or report.refused or report.different:
+        return
+    named = f" named by {', '.join(patterns)}" if patterns else ""
+    where = "" if db is None else f" in database {db}"
+    raise RefusedError(
+        f"the snapshot has no key{named}{where}",
+        hint="patterns are those of KEYS: `*` is any text, and the whole key has to fit",
+    )
+
+
 def _confirmed(settings: Settings) -> bool:
     from safetake.errors import UsageError
 
@@ -234,6 +251,7 @@ def _print(
             output.line("nothing was changed")
         else:
             output.line(f"done in {seconds:.1f} s; what was there before is in {path}")
+            output.line("`safetake restore --undo` brings it back")
     for what, some in (
         ("written by an application again and again, and left alone", report.busy),
         ("refused by the server", report.refused),

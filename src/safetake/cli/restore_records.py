@@ -111,6 +111,7 @@ def restore_collection(
         if report.ulps:
             output.line(f"vectors are within {report.ulps} units in the last place")
         output.line(f"what was there before is in {path}")
+        output.line("`safetake restore --undo` brings it back")
     for what, some in (
         ("written by an application meanwhile, and left alone", report.kept),
         ("not what was written when it was read back", report.different),

@@ -6,9 +6,14 @@ file each, in the folders `records` and `keys` of the state folder.
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
+
+import click
+
+from safetake.cli import output
 
 if TYPE_CHECKING:
     from safetake.cli.common import Settings
@@ -73,6 +78,16 @@ def undo(settings: Settings, wanted: str, *, dry_run: bool, yes: bool) -> int:
             f"the newest restore is of {newest.kind}: --dry-run is for whole sources",
             hint="--undo without it takes back what that restore did, and nothing written since",
         )
+    if not yes:
+        if not sys.stdin.isatty() or settings.json:
+            raise UsageError(
+                f"the newest restore is of {newest.kind}, to be taken back in the running server, "
+                "and there is nobody to ask",
+                hint="add --yes",
+            )
+        if not click.confirm(f"Take back the restore of {newest.kind} {newest.id}?", err=True):
+            output.line("nothing was changed")
+            return 1
     return _take_back(settings, newest.kind, newest.path)
 
 
