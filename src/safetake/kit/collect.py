@@ -113,6 +113,7 @@ def make(config: Config, repository: Repository, path: Path, *, with_password: b
     """Collect it. Raises DamagedError, ConfigError, StorageError."""
     snapshots = [one for one in list_snapshots(repository) if one.ours and not one.safety]
     groups, missing = grouped(config, snapshots)
+    secrets = known_secrets(config)
     entries, damaged = _entries(repository, groups)
     names = [name for group in groups for name in group.sources]
     complete = [one for one in snapshots if set(names) <= set(one.sources)]
@@ -121,9 +122,9 @@ def make(config: Config, repository: Repository, path: Path, *, with_password: b
         host=place()[0],
         version=__version__,
         configuration_file=str(path.absolute()),
-        first=_place("", config.repository, config, with_password=with_password),
+        first=_place("", config.repository, config, secrets, with_password=with_password),
         copies=[
-            _place(name, one, config, with_password=with_password)
+            _place(name, one, config, secrets, with_password=with_password)
             for name, one in config.copies.items()
         ],
         repository=repository.id,
@@ -135,8 +136,8 @@ def make(config: Config, repository: Repository, path: Path, *, with_password: b
         damaged=damaged,
         missing=missing,
         rehearsed=_rehearsed(repository),
-        services=_services(config),
-        configuration=for_paper(config),
+        services=_services(config, secrets),
+        configuration=for_paper(config, secrets),
     )
 
 
@@ -181,7 +182,9 @@ def _entries(
     return found, list(damaged)
 
 
-def _place(name: str, one: RepositoryConfig, config: Config, *, with_password: bool) -> Place:
+def _place(
+    name: str, one: RepositoryConfig, config: Config, secrets: list[str], *, with_password: bool
+) -> Place:
     state = ""
     if name:
         try:
@@ -193,7 +196,7 @@ def _place(name: str, one: RepositoryConfig, config: Config, *, with_password: b
             state = f"NOT REACHED when this page was made: {error}"
     kept = describe(one)
     if one.password_command is not None:
-        command = hidden(one.password_command, known_secrets(config))
+        command = hidden(one.password_command, secrets)
         kept = f"what the command `{command}` prints"
     return Place(
         name,
@@ -220,9 +223,8 @@ def _store(name: str, entry: dict[str, Any] | None, source: SourceConfig | None)
     return Store(name, kind, int((entry or {}).get("bytes") or 0), target, file, served)
 
 
-def _services(config: Config) -> list[tuple[str, str]]:
+def _services(config: Config, secrets: list[str]) -> list[tuple[str, str]]:
     found = []
-    secrets = known_secrets(config)
     for name, one in reversed(config.services.items()):
         said = []
         for how in ("systemd", "compose", "kubernetes"):

@@ -30,7 +30,7 @@ _QUERY = re.compile(r"(?i)([?&](?:key|sig|signature|auth|pass|pwd)=)[^&\s]+")
 _HEADER = re.compile(r"(?i)(authorization\s*:\s*|bearer\s+)\S.*")
 
 
-def for_paper(config: Config) -> str:
+def for_paper(config: Config, secrets: Iterable[str]) -> str:
     """TOML of the sections that a restore needs, to be put below `[repository]`."""
     dumped = config.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude_none=True)
     kept = {name: dumped[name] for name in ("sources", "services") if dumped.get(name)}
@@ -39,7 +39,7 @@ def for_paper(config: Config) -> str:
             service["health"] = service["health"]["url"]
     rto = {name: one.rto for name, one in config.objectives.items() if one.rto is not None}
     kept["objectives"] = {name: {"rto": f"{seconds:g}s"} for name, seconds in rto.items()}
-    text = toml(_cleaned(kept, known_secrets(config)))
+    text = toml(_cleaned(kept, list(secrets)))
     return re.sub(r"\n{2,}", "\n", text)  # paper is short
 
 
@@ -57,7 +57,10 @@ def hidden_words(words: list[str], secrets: Iterable[str]) -> list[str]:
 
 
 def known_secrets(config: Config) -> list[str]:
-    """Every secret that the configuration names and that can be read now, the longest first."""
+    """Every secret that the configuration names and that can be read now, the longest first.
+
+    Ask once: a command that prints a password may want a finger on a key.
+    """
     found = []
     for place in (config.repository, *config.copies.values()):
         with contextlib.suppress(SafetakeError):
