@@ -76,7 +76,7 @@ class Production:
             f'[sources.queue]\ntype = "redis"\nurl = "redis://127.0.0.1:{server.port}"\n'
             f'[restore]\nstate = "{place.folder.parent / "state"}"\n[services.app]\n'
             + "".join(f"{v} = {json.dumps([*words, v, 'app'])}\n" for v in VERBS)
-            + f'health = {{url = "http://127.0.0.1:{self.port}/", interval = 0.05, timeout = 2}}\n'
+            + f'health = {{url = "http://127.0.0.1:{self.port}/", interval = 0.05, timeout = 60}}\n'
         )
         place.run("backup")
         self.start()
@@ -84,6 +84,11 @@ class Production:
     def configure(self, toml: str) -> None:
         with (self.folder / "safetake.toml").open("a") as file:
             file.write(toml)
+
+    def impatient(self) -> None:
+        """For a health that never comes."""
+        config = self.folder / "safetake.toml"
+        config.write_text(config.read_text().replace("timeout = 60", "timeout = 1"))
 
     def start(self) -> None:
         assert ctl.main(self.control, "start", "app") == 0
@@ -122,7 +127,7 @@ class Production:
 VERBS = ("stop", "start", "running")
 
 
-def until(done: Callable[[], object], seconds: float = 20) -> None:
+def until(done: Callable[[], object], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < deadline
@@ -270,6 +275,7 @@ def test_writers_that_nobody_stops(workplace: Workplace) -> None:
 def test_a_system_that_is_not_well_is_left_alone(production: Production) -> None:
     process = production.pid
     (production.folder / "sick").touch()
+    production.impatient()
     message, _ = production.place.error("drill", "total-loss", *production.confirm(), code=1)
     assert "not well before the drill: app" in message
     assert production.pid == process
@@ -320,7 +326,10 @@ def failed(production: Production) -> dict[str, Any]:
 
 def test_health_that_never_comes(production: Production) -> None:
     before = production.state()
-    sabotaged(production, "start:app", '(folder / "sick").touch()')
+    code = (
+        '(folder / "sick").touch(); self._config.services["app"].health.__dict__["timeout"] = 1.0; '
+    )
+    sabotaged(production, "start:app", code)
     document = failed(production)
     assert "not well: app" in document["problems"][0]
     assert "The data is exactly as it was before" in document["problems"][0]
@@ -336,7 +345,10 @@ def test_health_that_never_comes(production: Production) -> None:
 @pytest.mark.slow
 def test_what_was_written_before_the_health_failed_stays(production: Production) -> None:
     queue = production.state()["queue"]
-    code = '(folder / "sick").touch(); (folder / "write").touch()'
+    code = (
+        '(folder / "sick").touch(); (folder / "write").touch(); '
+        'self._config.services["app"].health.__dict__["timeout"] = 3.0'
+    )
     sabotaged(production, "start:app", code)
     document = failed(production)
     assert "scripts, projects also holds what was written since" in document["problems"][0]
