@@ -115,6 +115,7 @@ def test_a_choice_of_rows(damaged: Workplace) -> None:
         ("--since", "1h"): "no column that is known as a time",
         ("--since", "noon"): "is no time",
         ("--yes",): "go with --apply",
+        ("--time-column", "made"): "goes with --since or --until",
         ("--recycled", "--apply"): "goes with --changed",
         ("--undo", "latest"): "takes no snapshot",
         ("--apply",): "nobody to ask",

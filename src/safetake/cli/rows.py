@@ -75,12 +75,17 @@ def command(
 
     if undo is not None:
         if snapshot is not None or apply:
-            raise UsageError("--undo takes no snapshot and no --apply")
+            raise UsageError(
+                "--undo takes no snapshot and no --apply",
+                hint="`safetake rows --undo latest`, or the id that --apply printed",
+            )
         return _undo(settings, undo, dry_run, fire_triggers, yes)
     if snapshot is None or source is None:
         raise UsageError("ID and SOURCE are needed", hint="safetake rows latest SOURCE")
     if (recycled or fire_triggers or dry_run or yes) and not apply:
         raise UsageError("--recycled, --fire-triggers, --dry-run and --yes go with --apply")
+    if time_column and not (since or until):
+        raise UsageError("--time-column goes with --since or --until")
     if recycled and not changed:
         raise UsageError("--recycled goes with --changed")
 

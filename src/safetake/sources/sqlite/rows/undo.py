@@ -212,8 +212,11 @@ def find_folder(state: Path, wanted: str) -> UndoFolder:
                 return folder
     if len(found) != 1:
         raise UsageError(
-            f"{'more than one' if found else 'no'} application of rows has the id {wanted!r}",
-            hint="there are: " + (", ".join(names[-5:]) or f"none in {state}"),
+            f"{'more than one' if found else 'no'} application of rows that can be undone has the "
+            f"id {wanted!r}",
+            hint="the newest are: " + ", ".join(names[-5:])
+            if names
+            else f"no rows were brought back yet: nothing is in {state}",
         )
     return UndoFolder(found[0], state / found[0])
 
