@@ -58,6 +58,7 @@ def html(document: Evidence, language: str = "en", deadline_ns: int | None = Non
     """The whole page. `deadline_ns` is marked in the timeline."""
     say = speaker(language)
     passed = document.verdict == "passed"
+    kind = "bad" if not passed else "unknown" if document.unknown else "good"
     title = f"{say(document.kind)}: {document.name}"
     parts = [
         f"<!doctype html><html lang={'ko' if language == 'ko' else 'en'}><meta charset=utf-8>",
@@ -66,8 +67,8 @@ def html(document: Evidence, language: str = "en", deadline_ns: int | None = Non
         "<meta name=viewport content='width=device-width,initial-scale=1'>",
         f"<title>{escape(title)}</title><style>{_STYLE}</style>",
         f"<h1>{escape(title)}</h1>",
-        f"<p><span class='verdict {'good' if passed else 'bad'}'>"
-        f"{'✓' if passed else '✗'} {escape(say(document.verdict))}</span> "
+        f"<p><span class='verdict {kind}'>{'✓' if passed else '✗'} "
+        f"{escape(_verdict(document, say))}</span> "
         f"{escape(_summary(document, say))}</p>",
     ]
     if problems := _problems(document, say):
@@ -108,7 +109,7 @@ def markdown(document: Evidence, language: str = "en") -> str:
     """The same in Markdown."""
     say = speaker(language)
     lines = [f"# {_md(say(document.kind))}: {_md(document.name)}", ""]
-    lines += [f"**{say(document.verdict)}**: {_md(_summary(document, say))}", ""]
+    lines += [f"**{_verdict(document, say)}**: {_md(_summary(document, say))}", ""]
     if problems := _problems(document, say):
         lines += [f"## {say('problems')}", "", *(f"- {_md(text)}" for text in problems), ""]
     if document.unknown:
@@ -156,11 +157,17 @@ def markdown(document: Evidence, language: str = "en") -> str:
 def _summary(document: Evidence, say: Say) -> str:
     count, bad = len(document.checks), sum(not check.ok for check in document.checks)
     key = "none" if not count else "some_bad" if bad else "one_good" if count == 1 else "all_good"
-    parts = [say(key, count=count, bad=bad)]
-    if unknown := len(document.unknown):
-        parts.append(say("one_unknown" if unknown == 1 else "some_unknown", count=unknown))
     took = duration((document.ended_ns - document.started_ns) / 1e9)
-    return "; ".join([*parts, say("when", at=clock(document.started_ns), took=took)])
+    when = say("when", at=clock(document.started_ns), took=took)
+    return f"{say(key, count=count, bad=bad)}; {when}"
+
+
+def _verdict(document: Evidence, say: Say) -> str:
+    """Never `passed` alone when something stayed unknown."""
+    unknown = len(document.unknown)
+    key = "one_unknown" if unknown == 1 else "some_unknown"
+    more = f", {say(key, count=unknown)}" if unknown else ""
+    return say(document.verdict) + more
 
 
 def _facts(document: Evidence, say: Say) -> list[tuple[str, str]]:
