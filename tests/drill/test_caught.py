@@ -7,6 +7,7 @@ just brought back, as a wrong tool would, so that counts agree and contents do n
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -137,7 +138,30 @@ def test_a_key_that_would_expire_earlier_is_caught(
     )
     wrong, document = failed(place, "total-loss", "queue")
     (check,) = wrong or [document["problems"]]
-    assert "session is another" in check["found"]
+    assert "session expires 3" in check["found"]
+    assert check["found"].endswith(" s earlier than it did")
+
+
+@pytest.mark.slow
+def test_one_bit_of_one_vector_is_caught(workplace: Workplace, tmp_path: Path) -> None:
+    code = (
+        "import chromadb; one = chromadb.PersistentClient('chroma').create_collection('scripts')\n"
+        "one.add(ids=['a', 'b'], embeddings=[[1.0, 2.0], [3.0, 4.0]])"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=workplace.folder, check=True, timeout=120)
+    configured(workplace, '[sources.vectors]\ntype = "chroma"\npath = "chroma"\n')
+    workplace.run("backup", "vectors")
+    sabotaged(
+        workplace,
+        tmp_path,
+        'db = sqlite3.connect(data / "vectors" / "chroma.sqlite3"); '
+        "(old,) = db.execute(\"SELECT vector FROM embeddings_queue WHERE id = 'b'\").fetchone(); "
+        'db.execute("UPDATE embeddings_queue SET vector = ? WHERE vector = ?", '
+        "(bytes([old[0] ^ 1]) + old[1:], old)); db.commit()",
+    )
+    (check,), _ = failed(workplace, "total-loss", "vectors")
+    assert check["source"] == "vectors"
+    assert check["found"] == "0 missing, 1 changed, 0 extra: scripts b is another"
 
 
 def test_what_was_changed_needs_the_word(workplace: Workplace) -> None:

@@ -13,8 +13,8 @@ import atexit, os, sqlite3, sys, tomllib
 from pathlib import Path
 
 words = sys.argv
-last = "--path" in words or (
-    "--in-place" in words and not {"--online", "--keys", "--collection"} & set(words)
+last = "--collection" in words or (  # of Chroma's server; or everything at once
+    "--in-place" in words and not {"--online", "--keys", "--path"} & set(words)
 )
 
 def place():
