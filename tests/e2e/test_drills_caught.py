@@ -462,11 +462,13 @@ def test_a_service_reaches_for_production(stage: Stage, scenario: str, what: str
         section["services"][name]["environment"]["REDIS_URL"] = stage.site.settings.redis_url
     else:
         pid = ctl.running(stage.site.control / f"{name}.pid")
-        told = f"kill: ({pid}) - Operation not permitted"
+        told = str(pid)
         section["services"][name]["command"] = ["bash", "-c", f"exec /usr/bin/env kill {pid}"]
     document = stage.drill(scenario, section, way=f"production touched: {what}")
     assert failing(document) == [("", f"{name} is well before the loss")]
-    assert told in document["told"][0]
+    line = document["told"][0]
+    assert told in line
+    assert "Permission denied" in line or "Operation not permitted" in line
 
 
 def names_by_id(repository: Repository) -> dict[str, str]:
