@@ -294,7 +294,10 @@ def test_the_runbook_on_a_bare_machine(lost: Any, tmp_path: Path) -> None:
 def test_the_runbook_with_the_printed_configuration(lost: Any, tmp_path: Path) -> None:
     """Below the repository's lines it brings everything to its place, and starts the services."""
     site, journal, cut, pages = lost
-    assert 1 <= sides(pages["with"], tmp_path) <= 2
+    usual = pages["with"].replace(str(tmp_path), "/srv").replace(sys.executable, "python3")
+    count = sides(usual, tmp_path)  # without the long names of this test's folders
+    print(f"\nthe page has {count} sides")
+    assert 1 <= count <= 2
     stranger = Stranger(tmp_path / "machine", pages["with"], safetake=True)
     (tmp_path / "machine" / "programs" / "redis-server").symlink_to(REDIS_SERVER_PATH)
     begun = time.monotonic()
