@@ -61,6 +61,8 @@ def test_records_and_collections(
     assert planned["report"] is None
     assert "s3" not in chroma.ids(collection)
 
+    said = workplace.run(*restore, "--dry-run").stdout
+    assert "1 of scripts were added since, and stay: --exact removes them" in said
     done = workplace.json(*restore, "--yes")
     assert done["report"]["added"] == 2
     said = workplace.run(*restore, "--exact", "--yes").stdout

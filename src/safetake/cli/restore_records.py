@@ -238,8 +238,8 @@ def _print(plan: RecordsPlan) -> None:
         [
             one.label,
             str(len(one.missing)),
-            _count(one.changed, done=plan.changed),
-            _count(one.newer, done=plan.exact),
+            str(len(one.changed) if plan.changed else 0),
+            str(len(one.newer) if plan.exact else 0),
             "is made anew, with another id" if one.live is None else _other_id(one),
         ]
         for one in plan.collections
@@ -255,11 +255,10 @@ def _print(plan: RecordsPlan) -> None:
             output.line(
                 f"{len(one.changed)} of {one.label} were changed since: --changed puts them back"
             )
-
-
-def _count(some: list[str], *, done: bool) -> str:
-    """A number; in brackets when it is only told."""
-    return str(len(some)) if done else f"({len(some)})" if some else "-"
+        if one.newer and not plan.exact:
+            output.line(
+                f"{len(one.newer)} of {one.label} were added since, and stay: --exact removes them"
+            )
 
 
 def _other_id(one: CollectionPlan) -> str:
