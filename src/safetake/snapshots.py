@@ -15,7 +15,7 @@ from safetake.clock import go_time, parse_go_time
 from safetake.errors import DamagedError, SnapshotNotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from safetake.model import Node, Reader
     from safetake.repository import Repository
@@ -229,6 +229,22 @@ def find_snapshot(repository: Repository, wanted: str, sources: Sequence[str] = 
         )
     document = repository.load_document("snapshots", names[0])
     return _info(names[0], document, read_rungs(repository))
+
+
+def elsewhere(
+    repository: Repository, found: SnapshotInfo, wanted: Iterable[str]
+) -> dict[str, SnapshotInfo]:
+    """Those of `wanted` that `found` does not have, and the newest snapshot that has each.
+
+    Jobs save different sources, so the newest snapshot need not have them all. Raises DamagedError.
+    """
+    lacking = set(wanted) - set(found.sources)
+    newest: dict[str, SnapshotInfo] = {}
+    if lacking:
+        for one in list_snapshots(repository, proofs=False):
+            if not one.safety:
+                newest |= dict.fromkeys(sorted(lacking.intersection(one.sources)), one)
+    return newest
 
 
 def root_nodes(reader: Reader, snapshot: SnapshotInfo) -> dict[str, Node]:

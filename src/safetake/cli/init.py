@@ -383,5 +383,6 @@ def _print(settings: Settings, kit: dict[str, object]) -> None:
     assert isinstance(commands, list)
     for command_line in commands:
         output.line(f"  {command_line}")
+    output.line("`safetake kit` prints the page to keep, with what each job saves by itself.")
     output.line()
     output.line("Next: `safetake doctor`, then `safetake backup`.")

@@ -149,6 +149,8 @@ def command(
         from safetake.snapshots import find_snapshot
 
         found = find_snapshot(repository, snapshot, sources)
+        if found.ours and not sources:
+            _tell_elsewhere(settings, config, repository, found)
         if target is not None:
             return _beside(settings, config, repository, found, list(sources), target, overwrite)
         if collections or ids or patterns or db is not None:
@@ -161,6 +163,23 @@ def command(
         wishes = Wishes(_mode(online, beside), delete_extra, paths, not no_gate)
         return live.restore(
             settings, repository, config, found, list(sources), wishes, dry_run=dry_run, yes=yes
+        )
+
+
+def _tell_elsewhere(
+    settings: Settings, config: Config, repository: Repository, found: SnapshotInfo
+) -> None:
+    """Whoever names no source expects them all, and jobs save different ones."""
+    from safetake.cli import output
+    from safetake.cli.snapshots import local_time
+    from safetake.snapshots import elsewhere
+
+    if settings.quiet:
+        return
+    for name, one in elsewhere(repository, found, config.sources).items():
+        output.note(
+            f"{name} is not in snapshot {found.id[:8]}; the newest that has it is {one.id[:8]} of "
+            f"{local_time(one.time_ns)}: `safetake restore {one.id[:8]} {name} …`"
         )
 
 
