@@ -9,10 +9,10 @@ def test_what_the_newest_snapshot_lacks_is_told(workplace: Workplace) -> None:
     whole = workplace.json("snapshots")[-1]["short_id"]
     newest = workplace.json("backup", "scripts")["id"][:8]
     told = f"projects is not in snapshot {newest}; the newest that has it is {whole} of 20"
-    for words in (("--to", "out"), ("--in-place", "--dry-run")):
-        said = workplace.run("restore", "latest", *words).stderr
+    for way in (("--to", "out"), ("--in-place", "--dry-run")):
+        said = workplace.run("restore", "latest", *way).stderr
         assert told in said
         assert f"`safetake restore {whole} projects" in said
-    for words in (("latest", "scripts"), ("latest", "projects"), (whole,)):
-        said = workplace.run("restore", *words, "--to", "-".join(words)).stderr
+    for named in (["latest", "scripts"], ["latest", "projects"], [whole]):
+        said = workplace.run("restore", *named, "--to", "-".join(named)).stderr
         assert "is not in snapshot" not in said
