@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from safetake.configscenario import LossConfig
 from safetake.drill.lose import add_newer, lose
+from safetake.drill.newer import following
 from safetake.drill.truth import Truth, files, keys, rows
 from safetake.tomltext import toml
 from tests.support.redis_server import running
@@ -84,17 +85,66 @@ def test_rows_that_are_missing_changed_and_extra_are_named(tmp_path: Path) -> No
 def test_what_is_newer_is_never_what_is_lost(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
     database(path).close()
-    before, newer, after = (Truth(tmp_path / f"{name}.db") for name in ("b", "n", "a"))
+    before, newer, after = (Truth(tmp_path / f"{name}-truth.db") for name in "bna")
     before.take("a", rows(path))
-    old = add_newer("sqlite", path, 0)
+    old, without = add_newer("sqlite", path, 0)
     newer.take("a", rows(path))
     added = before.compare(newer, "a")
-    assert (added.missing, added.changed, added.extra) == (0, 0, 2)  # names of projects are unique
+    assert (added.missing, added.changed, added.extra) == (0, 0, 4)
+    assert without == ""
     lose(LossConfig(source="a", share=0.1), "sqlite", path, 0, old)
     after.take("a", rows(path))
     lost = newer.compare(after, "a")
     assert (lost.missing, lost.changed, lost.extra) == (2 + 10 + 1, 0, 0)
-    assert before.compare(after, "a").extra == 2, "what was newer is gone"
+    assert before.compare(after, "a").extra == 4, "what was newer is gone"
+
+
+def test_a_newer_row_fits_its_table(tmp_path: Path) -> None:
+    path = tmp_path / "a.db"
+    db = sqlite3.connect(path)
+    db.executescript(
+        "CREATE TABLE tagged (project REFERENCES projects, tag REFERENCES tags,"
+        " PRIMARY KEY (project, tag)) WITHOUT ROWID;"
+        "CREATE TABLE projects (id TEXT PRIMARY KEY, made REAL UNIQUE, seal BLOB UNIQUE) STRICT;"
+        "CREATE TABLE tags (id INTEGER PRIMARY KEY, name TEXT);"
+        "CREATE TABLE mails (mail TEXT, upper AS (upper(mail)) UNIQUE);"
+        "CREATE UNIQUE INDEX lowered ON mails (lower(mail));"
+        "CREATE TABLE pairs (a INTEGER, b INTEGER, PRIMARY KEY (a, b));"
+        "CREATE TABLE state (id INTEGER PRIMARY KEY CHECK (id = 1));"
+        "CREATE TABLE quiet (a);"
+        "CREATE VIRTUAL TABLE words USING fts5(word);"
+        "INSERT INTO projects VALUES ('4a-ff', 1.5, x'00ff'), ('4A-09', 2.5, x'');"
+        "INSERT INTO tags VALUES (1, 'x'), (2, 'y');"
+        "INSERT INTO tagged SELECT projects.id, tags.id FROM projects, tags;"
+        "INSERT INTO mails VALUES ('A@b.de');"
+        "INSERT INTO pairs VALUES (1, 9);"
+        "INSERT INTO state VALUES (1);"
+        "INSERT INTO words VALUES ('one');"
+    )
+    db.commit()
+    _, without = add_newer("sqlite", path, 0)
+    refused = "state (CHECK constraint failed: id = 1), quiet (it is empty)"
+    assert sorted(without.split(", ")) == sorted(refused.split(", "))
+    newest = "SELECT * FROM {} ORDER BY rowid DESC LIMIT 1"
+    assert db.execute(newest.format("projects")).fetchone() == ("4A-10", 3.5, b"\x01")
+    assert db.execute(newest.format("mails")).fetchone() == ("A@b.df", "A@B.DF")
+    assert db.execute(newest.format("pairs")).fetchone() == (1, 10)
+    assert db.execute("SELECT count(*), max(tag) FROM tagged").fetchone() == (5, 3)
+    assert db.execute("PRAGMA foreign_key_check").fetchall() == []
+    assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    assert db.execute("SELECT count(*) FROM words").fetchone() == (1,)
+    db.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "next_text"),
+    [
+        ("p19", "p20"), ("Ep. 9z", "Eq. 0a"), ("4f-ff", "5a-aa"), ("0F", "1A"),
+        ("서울", "서울 safetake-drill-newer"), ("99", "99 safetake-drill-newer"),
+    ],
+)  # fmt: skip
+def test_the_next_text_has_the_same_form(text: str, next_text: str) -> None:
+    assert following(text) == next_text
 
 
 def test_files_links_and_modes(tmp_path: Path) -> None:

@@ -15,30 +15,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetake.drill import scratchredis
+from safetake.drill.newer import NEWER, add_rows, connect
 from safetake.drill.truth import files as all_files
 from safetake.errors import SafetakeError
 
 if TYPE_CHECKING:
     from safetake.configscenario import LossConfig
 
-NEWER = "safetake-drill-newer"
-"""Name of the record, key and file that is newer than the snapshot."""
 
-
-def add_newer(kind: str, place: Path, port: int, dropped: Iterable[str] = ()) -> dict[str, int]:
-    """Write something newer to a store; for SQLite, the last old row of each table.
+def add_newer(
+    kind: str, place: Path, port: int, dropped: Iterable[str] = ()
+) -> tuple[dict[str, int], str]:
+    """Write something newer to a store. (Last old row of each SQLite table, what took nothing.)
 
     Not to the collections that will be `dropped`: nothing newer of them can be kept.
     """
     if kind == "sqlite":
-        return _newer_rows(place)
+        return add_rows(place)
     if kind == "chroma":
         _chromadb("add", place, NEWER, *dropped)
     elif kind == "redis":
         _redis(port, "SET", NEWER, "x")
     else:
         (place / f"{NEWER}.txt").write_text("newer than the snapshot\n", encoding="utf-8")
-    return {}
+    return {}, ""
 
 
 def lose(loss: LossConfig, kind: str, place: Path, port: int, old: dict[str, int]) -> list[str]:
@@ -72,70 +72,19 @@ def _everything(kind: str, place: Path) -> None:
             path.unlink()
 
 
-def _connect(path: Path) -> Any:
-    import apsw
-
-    connection = apsw.Connection(str(path))
-    connection.set_busy_timeout(10_000)
-    connection.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 0)  # no action of the application's
-    return connection
-
-
-def _tables(connection: Any) -> list[str]:
-    return [
-        name
-        for name, sql in connection.execute(
-            "SELECT name, sql FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_%'"
-        )
-        if not sql.upper().startswith("CREATE VIRTUAL") and "WITHOUT ROWID" not in sql.upper()
-    ]
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
-def _newer_rows(path: Path) -> dict[str, int]:
-    import apsw
-
-    old: dict[str, int] = {}
-    connection = _connect(path)
-    try:
-        for table in _tables(connection):
-            name = _quoted(table)
-            last = connection.execute(f"SELECT max(rowid) FROM {name}").get
-            if last is None:
-                continue
-            old[table] = int(last)
-            columns = [
-                _quoted(row[1])
-                for row in connection.execute(f"PRAGMA table_info({name})")
-                if not (row[5] and row[2].upper() == "INTEGER")
-            ]
-            try:
-                connection.execute(
-                    f"INSERT INTO {name} ({', '.join(columns)}) "
-                    f"SELECT {', '.join(columns)} FROM {name} WHERE rowid = ?",
-                    (last,),
-                )
-            except apsw.ConstraintError:
-                continue  # no second row may be like it
-    finally:
-        connection.close()
-    return old
-
-
 def _lose_rows(path: Path, loss: LossConfig, old: dict[str, int]) -> None:
     import apsw
 
-    connection = _connect(path)
+    from safetake.sources.sqlite.facts import quoted
+
+    connection = connect(path)
     try:
         with connection:
             if loss.sql is not None:
                 connection.execute(loss.sql)
                 return
             for table, last in old.items():
-                name = _quoted(table)
+                name = quoted(table)
                 count = connection.execute(f"SELECT count(*) FROM {name}").get
                 connection.execute(
                     f"DELETE FROM {name} WHERE rowid IN (SELECT rowid FROM {name} "

@@ -109,7 +109,10 @@ class Rehearsal:
             for name, kind in self.kinds.items():
                 if name not in self.whole:
                     port = self.ports.get(name, 0)
-                    old[name] = add_newer(kind, self.places[name], port, self._dropped(name))
+                    dropped = self._dropped(name)
+                    old[name], without = add_newer(kind, self.places[name], port, dropped)
+                    if without:
+                        self._note(f"{name}: nothing newer could be written to {without}")
         with self._step("truth: remember every item"):
             before = self._truth("before")
         then, what = before, "every item is as it was before the loss"
@@ -327,14 +330,14 @@ class Rehearsal:
     def _integrity(self) -> None:
         found = self._safetake("integrity", codes=(0, 1))
         findings = found.get("findings", [])
-        notes, asked = self.answer.setdefault("notes", []), False
+        asked = False
         for finding in findings:
             name, source = str(finding.get("check", "")), str(finding.get("source", ""))
             level, good = finding.get("level"), bool(finding.get("ok"))
             if level == "not asked" or (level != "error" and not good):
                 # neither proves anything: a note, as `safetake integrity` has it
                 word = "not asked" if level == "not asked" else "warning"
-                notes.append(f"{word}: {source}: {name}: {finding.get('detail', '')}")
+                self._note(f"{word}: {source}: {name}: {finding.get('detail', '')}")
                 continue
             said = finding.get("detail") or finding.get("ids")
             self._check(name, source, good, "no finding", said or "none")
@@ -375,6 +378,9 @@ class Rehearsal:
         self.answer["checks"].append(
             {"name": name, "source": source, "ok": ok, "expected": expected, "found": words}
         )
+
+    def _note(self, text: str) -> None:
+        self.answer.setdefault("notes", []).append(text)
 
     @contextlib.contextmanager
     def _step(self, name: str) -> Iterator[None]:
