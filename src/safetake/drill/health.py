@@ -128,5 +128,5 @@ def described(pid: int) -> str:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
         return f"process {pid}"
-    text = b" ".join(words).decode("utf-8", "replace").strip()
+    text = " ".join(b" ".join(words).decode("utf-8", "replace").split())  # on one line
     return f"process {pid} ({text[:100]})"
