@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -62,6 +63,52 @@ def test_a_job_copies_too(place: Workplace) -> None:
     place.json("backup")
     place.run("run", "offsite")
     assert len(restic(place.folder, "list", "snapshots").split()) == 2
+
+
+def after_the_loss(place: Workplace) -> tuple[str, str]:
+    """Options for a configuration whose only repository is the second one."""
+    text = (place.folder / "safetake.toml").read_text().split("[copies")[0]
+    moved = text.replace('location = "repo"', 'location = "elsewhere"')
+    moved = moved.replace("safetake.password", "elsewhere.password")
+    (place.folder / "lost.toml").write_text(moved)
+    return "--config", "lost.toml"
+
+
+def test_what_was_proven_is_known_when_the_first_repository_is_lost(place: Workplace) -> None:
+    proven = place.json("verify")["evidence"]
+    first = place.json("copy", "elsewhere", "--init")
+    assert (first["evidence"], first["proofs"], first["problems"]) == (1, 1, [])
+    shutil.rmtree(place.folder / "repo")
+    there = after_the_loss(place)
+    assert [one["id"] for one in place.json(*there, "evidence", "list")] == [proven]
+    assert place.json(*there, "evidence", "verify") == {
+        "documents": 1, "ok": True, "problems": []
+    }  # fmt: skip
+    assert [one["rung"] for one in place.json(*there, "snapshots")] == ["opened"]
+
+
+@pytest.mark.slow
+def test_evidence_of_both_is_joined_and_what_cannot_be_read_is_told(place: Workplace) -> None:
+    place.json("verify")
+    place.json("copy", "elsewhere", "--init")
+    there = after_the_loss(place)
+    own = place.json(*there, "verify")["evidence"]
+    again = place.json("verify")["evidence"]
+    assert "; evidence: 1 more" in place.run("copy", "elsewhere").stdout
+    assert "evidence" not in place.run("copy", "elsewhere").stdout
+    joined = place.json(*there, "verify")["evidence"]
+    last = place.json(*there, "evidence", "show", joined)
+    assert last["previous"] == sorted([own, again])
+    assert place.json(*there, "evidence", "verify")["ok"]
+    file = next(one for one in (place.folder / "repo/evidence").rglob("*") if one.is_file())
+    file.chmod(0o600)
+    file.write_bytes(b"x" + file.read_bytes()[1:])
+    told = place.run("copy", "elsewhere", code=3)
+    assert f"not copied: evidence/{file.name}" in told.stderr
+    assert "0 snapshots copied" in told.stdout
+    place.run("run", "offsite", code=3)
+    told_of = [one for one in place.json("history")["records"] if file.name in one["error"]]
+    assert len(told_of) == 2
 
 
 def test_a_wrong_name_or_snapshot_is_told(place: Workplace) -> None:

@@ -37,14 +37,18 @@ def test_what_was_edited_is_refused(workplace: Workplace) -> None:
     workplace.run("evidence", "export", "--output", "proof.json")
     file = workplace.folder / "proof.json"
     found = json.loads(file.read_text(encoding="utf-8"))
+    found_id = workplace.json("evidence", "list")[0]["id"]
     found["host"] = "another"
     file.write_text(json.dumps(found, sort_keys=True, separators=(",", ":")), encoding="utf-8")
     told = workplace.json("evidence", "verify", "proof.json", code=1)
-    assert "no such document" in told["problems"][0]
+    (problem,) = told["problems"]
+    assert f"evidence {found_id[:8]} has another host" in problem
+    assert 'not "another"' in problem
+    found["host"] = workplace.json("evidence", "show")["host"]
     found["verdict"] = "failed"
     file.write_text(json.dumps(found, sort_keys=True, separators=(",", ":")), encoding="utf-8")
     told = workplace.json("evidence", "verify", "proof.json", code=1)
-    assert "the verdict is not what" in told["problems"][0]
+    assert 'another verdict: "passed", not "failed"' in told["problems"][0]
 
 
 def test_mistakes(workplace: Workplace) -> None:

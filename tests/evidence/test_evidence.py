@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from safetake.errors import DamagedError
 from safetake.evidence import Check, Draft, Step, load_all, parse, save, verify_chain
 from safetake.evidence.document import finished
-from safetake.repository import Repository
-from safetake.storage import LocalStorage
-from tests.support.repositories import PASSWORD
+from safetake.evidence.store import copy_all
+from safetake.storage import Kind, LocalStorage
+from tests.support.repositories import new_repository
 
 
 def draft(name: str = "total-loss", **more: Any) -> Draft:
@@ -86,7 +86,7 @@ def test_the_verdict_is_worked_out(change: dict[str, Any], verdict: str) -> None
 
 
 def test_what_was_changed_or_left_out_is_named(tmp_path: Path) -> None:
-    with Repository.init(LocalStorage(tmp_path), PASSWORD) as repository:
+    with new_repository(tmp_path) as repository:
         first, second, third = (save(repository, draft(f"drill {i}")) for i in range(3))
         assert second.previous == [first.id]
         assert third.previous == [second.id]
@@ -100,18 +100,121 @@ def test_what_was_changed_or_left_out_is_named(tmp_path: Path) -> None:
         stored = repository.load_document("evidence", names["drill 1"])
         edited = stored["evidence"].replace('"found":3', '"found":4')
         repository.storage.remove("evidence", names["drill 1"])
-        assert verify_chain(repository) == [
-            f"evidence {second.id[:8]} is missing: {third.id[:8]} follows it"
-        ]
-        repository.save_document("evidence", {"evidence": edited})
-        assert any(second.id[:8] in problem for problem in verify_chain(repository))
+        gone = f"evidence {second.id[:8]} is missing: {third.id[:8]} follows it"
+        assert verify_chain(repository, [first.id, third.id]) == [gone]
+        told, before = verify_chain(repository)  # nobody wrote down where the gap begins
+        assert told == gone
+        assert before.startswith(f"evidence/{names['drill 0']} is not in the chain")
+        forged = repository.save_document("evidence", {"evidence": edited})
+        for known in ([], [first.id, second.id, third.id]):
+            told, stranger = verify_chain(repository, known)
+            assert told == gone
+            assert stranger.startswith(
+                f"evidence/{forged} is not in the chain: no document follows"
+            )
+            assert "(drill drill 1, 1970-01-01T00:00:00Z)" in stranger
+            assert f"{second.id[:8]} was changed into it" in stranger
         # the end cut off: seen by whoever has written the id down
         repository.storage.remove("evidence", names["drill 2"])
-        assert any(third.id[:8] in problem for problem in verify_chain(repository, [third.id]))
+        known = [first.id, second.id, third.id]
+        told, last, stranger = verify_chain(repository, known)
+        assert sorted([told, last]) == sorted(
+            f"evidence {one.id[:8]} is missing: the history names it" for one in (second, third)
+        )
+        assert forged in stranger
+
+
+@pytest.mark.parametrize("how", ["another key", "a bit", "no evidence", "not canonical"])
+def test_the_file_that_holds_no_evidence_any_more_is_named(tmp_path: Path, how: str) -> None:
+    with new_repository(tmp_path / "one") as repository:
+        first, second = (save(repository, draft(f"drill {i}")) for i in range(2))
+        (name,) = [
+            name
+            for name, document in repository.documents("evidence")
+            if '"drill 0"' in document["evidence"]
+        ]
+        path = LocalStorage(tmp_path / "one").path("evidence", name)
+        if how == "a bit":
+            path.chmod(0o600)
+            content = bytearray(path.read_bytes())
+            content[40] ^= 1
+            path.write_bytes(content)
+        else:
+            repository.storage.remove("evidence", name)
+            if how == "another key":
+                with new_repository(tmp_path / "two") as other:
+                    save(other, draft("drill 0"))
+                    ((name, _),) = other.storage.list("evidence")
+                    repository.storage.put("evidence", name, other.storage.get("evidence", name))
+            elif how == "no evidence":
+                name = repository.save_document("evidence", {"else": 1})
+            else:
+                spaced = first.canonical().decode().replace(":", ": ", 1)
+                name = repository.save_document("evidence", {"evidence": spaced})
+        damaged, missing, both = verify_chain(repository, [first.id, second.id])
+        assert damaged.startswith(f"evidence/{name}")
+        assert missing == f"evidence {first.id[:8]} is missing: {second.id[:8]} follows it"
+        assert both == f"what cannot be read may have been {first.id[:8]}: evidence/{name}"
+
+
+def test_a_copy_is_a_whole_chain_wherever_it_is_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = new_repository(tmp_path / "one")
+    two = new_repository(tmp_path / "two", "another")
+    own = save(two, draft("of the copy alone", ended_ns=1))
+    # the clock went back between them: what they follow says the order, not the time
+    kept = [save(one, draft(f"drill {i}", ended_ns=9 - i)) for i in range(4)]
+    put, calls = two.storage.put, 0
+
+    def failing(kind: Kind, name: str, data: bytes) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise KeyboardInterrupt
+        put(kind, name, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(two.storage, "put", failing)
+        with pytest.raises(KeyboardInterrupt):
+            copy_all(one, two)
+    assert {each.id for each in load_all(two)} == {own.id, kept[0].id, kept[1].id}
+    assert verify_chain(two) == []
+    assert copy_all(one, two) == (2, [])
+    assert copy_all(one, two) == (0, [])
+    written = {each.id: each.canonical() for each in load_all(two)}
+    assert written == {each.id: each.canonical() for each in (own, *kept)}
+    assert verify_chain(two, [each.id for each in kept]) == []
+    joined = save(two, draft("with the copy"))
+    assert joined.previous == sorted([own.id, kept[3].id])
+    more = save(one, draft("meanwhile"))
+    assert copy_all(one, two) == (1, [])
+    assert copy_all(two, one) == (2, [])  # and back
+    assert save(one, draft("last")).previous == sorted([joined.id, more.id])
+    assert verify_chain(one) == verify_chain(two) == []
+
+
+def test_what_cannot_be_read_stays_behind_and_is_named(tmp_path: Path) -> None:
+    one = new_repository(tmp_path / "one")
+    two = new_repository(tmp_path / "two", "another")
+    first, second = (save(one, draft(f"drill {i}")) for i in range(2))
+    (name,) = [n for n, d in one.documents("evidence") if '"drill 0"' in d["evidence"]]
+    sealed = one.storage.get("evidence", name)
+    one.storage.remove("evidence", name)
+    wrong = one.save_document("evidence", {"evidence": "{}"})
+    count, problems = copy_all(one, two)
+    assert count == 1
+    (problem,) = problems
+    assert problem.startswith(f"evidence/{wrong}")
+    assert verify_chain(two) == [f"evidence {first.id[:8]} is missing: {second.id[:8]} follows it"]
+    one.storage.remove("evidence", wrong)
+    one.storage.put("evidence", name, sealed)
+    assert copy_all(one, two) == (1, [])
+    assert verify_chain(two, [first.id, second.id]) == []
 
 
 def test_a_damaged_document_is_named_and_keeps_nobody_from_adding(tmp_path: Path) -> None:
-    with Repository.init(LocalStorage(tmp_path), PASSWORD) as repository:
+    with new_repository(tmp_path) as repository:
         save(repository, draft())
         ((name, _),) = repository.storage.list("evidence")
         path = LocalStorage(tmp_path).path("evidence", name)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from safetake.evidence import Evidence
+from safetake.errors import DamagedError
+from safetake.evidence import Evidence, Step, parse
 from safetake.evidence.document import finished
 from safetake.evidence.exported import check_file
 from safetake.evidence.report import html, markdown
@@ -15,6 +16,14 @@ from tests.evidence.test_evidence import draft
 
 DOCUMENT = finished(draft(), [])
 KNOWN = {DOCUMENT.id: DOCUMENT}
+INCIDENT = finished(
+    draft(
+        kind="runbook",
+        steps=[Step(name="1. step", started_ns=10**9, seconds=3)],
+        deadline_ns=3 * 10**9,
+    ),
+    [],
+)
 FORMS: dict[str, Callable[[Evidence], str]] = {
     ".json": lambda one: one.canonical().decode(),
     ".html": html,
@@ -54,6 +63,39 @@ def test_an_edit_is_named(tmp_path: Path, suffix: str, old: str, new: str, told:
     (problem,) = check_file(file, KNOWN)
     assert problem.startswith(f"{file}: ")
     assert told in problem
+
+
+@pytest.mark.parametrize("language", ["en", "ko"])
+@pytest.mark.parametrize("suffix", [".html", ".md"])
+def test_every_form_that_is_written_is_well_and_an_edit_of_it_is_named(
+    tmp_path: Path, suffix: str, language: str
+) -> None:
+    text = {".html": html, ".md": markdown}[suffix](INCIDENT, language)
+    file = tmp_path / f"incident{suffix}"
+    file.write_text(text, encoding="utf-8")
+    assert check_file(file, {INCIDENT.id: INCIDENT}) == []
+    for old in (
+        {"en": "passed", "ko": "통과"}[language],
+        {"en": "Root cause", "ko": "근본 원인"}[language],
+        {"en": "after the RTO", "ko": "RTO 이후"}[language] if suffix == ".html" else "00:00:01",
+    ):
+        at = text.splitlines()
+        number = next(i for i, line in enumerate(at, 1) if old in line)
+        file.write_text(text.replace(old, "well", 1), encoding="utf-8")
+        (problem,) = check_file(file, {INCIDENT.id: INCIDENT})
+        assert f"line {number} is not what evidence" in problem
+        assert "well" in problem
+        assert old in problem.split("instead of")[1]
+
+
+def test_a_deadline_is_part_of_what_the_id_says_and_is_not_there_without_one() -> None:
+    assert b"deadline_ns" not in DOCUMENT.canonical()
+    assert parse(INCIDENT.canonical(), INCIDENT.id).deadline_ns == 3 * 10**9
+    later = finished(INCIDENT.model_copy(update={"deadline_ns": 4 * 10**9}), [])
+    assert later.id != INCIDENT.id
+    without = DOCUMENT.canonical().replace(b"{", b'{"deadline_ns":null,', 1)
+    with pytest.raises(DamagedError):
+        parse(without)
 
 
 def test_a_cut_and_a_longer_report(tmp_path: Path) -> None:

@@ -162,9 +162,10 @@ def test_only_an_unknown_step_says_so_and_older_documents_keep_their_id() -> Non
 @pytest.mark.slow
 @pytest.mark.parametrize("language", ["en", "ko"])
 def test_a_real_browser_shows_all_of_it_wide_and_narrow(language: str, tmp_path: Path) -> None:
-    document = bad_night()
+    late = {"deadline_ns": BEGAN + 900 * SECOND}
+    document = finished(bad_night().model_copy(update=late), [])
     page = tmp_path / "report.html"
-    page.write_text(html(document, language, BEGAN + 900 * SECOND), encoding="utf-8")
+    page.write_text(html(document, language), encoding="utf-8")
     with browser(tmp_path) as shown:
         for width in (1000, 400):
             looked_at(shown, page, width, [one.name[:20] for one in document.steps])

@@ -7,6 +7,7 @@ import os
 import signal
 import sqlite3
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -106,8 +107,20 @@ def test_killed_in_the_middle_of_the_restore_and_resumed(destroyed: Workplace) -
     page = (destroyed.folder / "out" / "incident.html").read_text(encoding="utf-8")
     assert "<svg" in page
     assert "Does the application work?" in page
+    assert "RTO until" in page
+    exported_is_the_runbooks_own(destroyed, destroyed.folder / "out", "en")
     meeting = (destroyed.folder / "out" / "review-meeting.ics").read_bytes()
     assert b"ATTENDEE:mailto:a@example.org\r\n" in meeting
+
+
+def exported_is_the_runbooks_own(place: Workplace, folder: Path, language: str) -> None:
+    """The same bytes, and `verify` knows both by name."""
+    for suffix in ("html", "md"):
+        own = folder / f"incident.{suffix}"
+        words = ["--language", language, "--output", f"exported.{suffix}"]
+        place.run("evidence", "export", *words)
+        assert (place.folder / f"exported.{suffix}").read_bytes() == own.read_bytes()
+        assert place.json("evidence", "verify", str(own))["ok"]
 
 
 def test_in_korean(destroyed: Workplace) -> None:
@@ -138,6 +151,7 @@ def test_in_korean(destroyed: Workplace) -> None:
     assert "4. 복원 실행" in report
     assert "애플리케이션이 동작합니까? 예" in report
     assert "<html lang=ko>" in (folder_of(destroyed) / "incident.html").read_text(encoding="utf-8")
+    exported_is_the_runbooks_own(destroyed, folder_of(destroyed), "ko")
     journal = (folder_of(destroyed) / "journal").read_bytes().splitlines()
     assert json.loads(journal[-1][9:])["end"] == "finished"
 

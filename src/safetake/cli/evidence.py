@@ -87,8 +87,10 @@ def show(settings: Settings, wanted: str) -> int:
 @click.option("--output", "target", type=click.Path(path_type=Path), required=True, metavar="FILE",
               help="FILE.json (canonical, can be checked), FILE.html or FILE.md; never "
               "overwritten.")  # fmt: skip
+@click.option("--language", type=click.Choice(["en", "ko"]), default="en", show_default=True,
+              help="Of the headings and marks in HTML and Markdown.")  # fmt: skip
 @pass_settings
-def export(settings: Settings, wanted: str, target: Path) -> int:
+def export(settings: Settings, wanted: str, target: Path, language: str) -> int:
     """Write one document to a file, for auditors and post-mortems."""
     from safetake.cli import output
     from safetake.errors import UsageError
@@ -104,7 +106,7 @@ def export(settings: Settings, wanted: str, target: Path) -> int:
     if target.suffix == ".json":
         content = found.canonical()
     else:
-        content = (html if target.suffix == ".html" else markdown)(found).encode()
+        content = (html if target.suffix == ".html" else markdown)(found, language).encode()
     try:
         with target.open("xb") as file:
             file.write(content)
@@ -127,7 +129,7 @@ def verify(settings: Settings, file: Path | None) -> int:
     """Check the chain of all documents, or an exported FILE against it.
 
     Exit code 1 when one was changed, is damaged or missing, or FILE is not what the one in the
-    repository says; each is named. FILE is what `export` wrote: .json, .html or .md.
+    repository says; each is named. FILE is what `export` or a runbook wrote: .json, .html or .md.
     """
     from safetake.cli import output
     from safetake.evidence import load_all, verify_chain

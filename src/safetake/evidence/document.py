@@ -111,8 +111,18 @@ class Draft(_Part):
     """By name with the unit in it: `rto_seconds`, `rpo_seconds`."""
     targets: dict[str, float] = {}
     """By the same names: a measured value above its target is a problem."""
+    deadline_ns: Moment | None = None
+    """Until when all of it had to work, where that was promised: reports mark it."""
     problems: list[Text] = []
     notes: list[Text] = []
+
+    @model_serializer(mode="wrap")
+    def _short(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # as with `Step.known`: documents without one keep their id
+        content: dict[str, Any] = handler(self)
+        if self.deadline_ns is None:
+            content.pop("deadline_ns", None)
+        return content
 
     @property
     def missed(self) -> list[str]:

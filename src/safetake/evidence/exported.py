@@ -1,7 +1,8 @@
 """An exported document of evidence against the one in the repository: what was edited, by name.
 
 JSON is compared field by field. A report (HTML, Markdown) is written once more from the document
-that it names, and compared line by line, so it must have been written by this version.
+that it names, in each language, and compared line by line: it must be one of those, so it must have
+been written by this version.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetake.errors import DamagedError
 from safetake.evidence.document import MAX_BYTES, parse
+from safetake.evidence.labels import LANGUAGES
 from safetake.evidence.report import html, markdown
 
 if TYPE_CHECKING:
@@ -46,8 +48,13 @@ def _report(data: bytes, suffix: str, documents: Mapping[str, Evidence]) -> str:
     if not named:
         return "it names no document of the repository: it was changed, or is of another"
     document = documents[named[-1]]
-    written = _REPORTS[suffix](document).splitlines()
-    for number, (here, there) in enumerate(zip_longest(text.splitlines(), written), 1):
+    lines = text.splitlines()
+    forms = [_REPORTS[suffix](document, language).splitlines() for language in LANGUAGES]
+    if lines in forms:
+        return ""
+    # what was edited shows against the form that it was made from: the one it is most like
+    written = max(forms, key=lambda form: sum(map(str.__eq__, lines, form)))
+    for number, (here, there) in enumerate(zip_longest(lines, written), 1):
         if here != there:
             return (
                 f"line {number} is not what evidence {document.id[:8]} says: {_around(here, there)}"

@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 from safetake.wording import duration, size
 
+LANGUAGES = ("en", "ko")
+
 LABELS: dict[str, tuple[str, str]] = {
     "verify": ("Proof", "검증"),
     "restore": ("Restore", "복원"),
@@ -76,6 +78,14 @@ LABELS: dict[str, tuple[str, str]] = {
         "The id is the SHA-256 of the document's canonical form; `safetake evidence verify` "
         "compares it with the repository.",
         "ID는 문서 표준형의 SHA-256이며 `safetake evidence verify`가 저장소와 비교합니다.",
+    ),
+    "review": ("For the review", "사후 검토"),
+    "review_what": ("What happened", "발생 내용"),
+    "review_why": ("Root cause", "근본 원인"),
+    "review_impact": ("Who was affected", "영향 범위"),
+    "review_actions": (
+        "What is done against it, by whom, until when",
+        "재발 방지 조치, 담당자, 기한",
     ),
 }  # fmt: skip
 

@@ -1,7 +1,9 @@
 """Evidence for people: one HTML page that opens without a network, or Markdown.
 
 Everything that evidence holds is text to these pages: names of files, answers of servers and rows
-of databases are escaped, and nothing is fetched or run by the page.
+of databases are escaped, and nothing is fetched or run by the page. A report is worked out of the
+document and a language alone, so that it can be written once more and compared. That of a runbook
+has room for what only the review can say.
 """
 
 from __future__ import annotations
@@ -52,10 +54,11 @@ ul{padding-left:1.2rem}
     + STYLE
 )
 _LONGEST, _NAMED = 300, 8
+_REVIEW = ("review_what", "review_why", "review_impact", "review_actions")
 
 
-def html(document: Evidence, language: str = "en", deadline_ns: int | None = None) -> str:
-    """The whole page. `deadline_ns` is marked in the timeline."""
+def html(document: Evidence, language: str = "en") -> str:
+    """The whole page."""
     say = speaker(language)
     passed = document.verdict == "passed"
     kind = "bad" if not passed else "unknown" if document.unknown else "good"
@@ -81,7 +84,8 @@ def html(document: Evidence, language: str = "en", deadline_ns: int | None = Non
         parts.append(f"<h2>{escape(say('measured_heading'))}</h2>" + _quantities(document, say))
     if document.steps:
         parts.append(
-            f"<h2>{escape(say('timeline'))}</h2>" + timeline(document.steps, say, deadline_ns)
+            f"<h2>{escape(say('timeline'))}</h2>"
+            + timeline(document.steps, say, document.deadline_ns)
         )
     parts.append(f"<h2>{escape(say('checks', count=len(document.checks)))}</h2>")
     heads = [say("source"), say("check"), say("expected"), say("found")]
@@ -102,6 +106,9 @@ def html(document: Evidence, language: str = "en", deadline_ns: int | None = Non
     facts = [[escape(name), escape(value)] for name, value in _facts(document, say)]
     parts.append(f"<h2>{escape(say('document'))}</h2>" + _table("facts", [], facts))
     parts.append(f"<p>{escape(say('about_id'))}</p>")
+    if document.kind == "runbook":
+        room = "".join(f"<h3>{escape(say(key))}</h3><p class=room></p>" for key in _REVIEW)
+        parts.append(f"<h2>{escape(say('review'))}</h2>{room}")
     return "\n".join(parts) + "\n"
 
 
@@ -151,6 +158,9 @@ def markdown(document: Evidence, language: str = "en") -> str:
         lines += [f"## {say('notes')}", "", *(f"- {_md(note)}" for note in document.notes), ""]
     lines += [f"## {say('document')}", ""]
     lines += [*(f"- {_md(name)}: {_md(value)}" for name, value in _facts(document, say)), ""]
+    if document.kind == "runbook":
+        lines += [f"## {say('review')}", ""]
+        lines += [line for key in _REVIEW for line in (f"### {say(key)}", "", "…", "")]
     return "\n".join(lines)
 
 

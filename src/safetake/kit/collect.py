@@ -241,5 +241,10 @@ def _services(config: Config, secrets: list[str]) -> list[tuple[str, str]]:
 
 
 def _rehearsed(repository: Repository) -> Evidence | None:
-    kits = [one for one in evidence.load_all(repository) if one.kind == "kit"]
+    """The last rehearsal of this repository: a copy has those of the first one, too."""
+    kits = [
+        one
+        for one in evidence.load_all(repository)
+        if one.kind == "kit" and one.repository == repository.id
+    ]
     return kits[-1] if kits else None

@@ -34,6 +34,7 @@ def run_copy(
     """Open the second repository and copy into it. Raises what both of them raise."""
     from safetake.connect import open_configured, open_storage
     from safetake.errors import RepositoryMissingError
+    from safetake.evidence.store import copy_all
     from safetake.repository.copy import copy
     from safetake.snapshots import find_snapshot
 
@@ -52,4 +53,7 @@ def run_copy(
             hint=f"make it with `safetake copy {name} --init`, or correct [copies.{name}] location",
         ) from error
     with target:
-        return copy(repository, target, wanted or None, progress)
+        result = copy(repository, target, wanted or None, progress)
+        # last, as the snapshots that it tells of are there; all of it, or the chain had gaps
+        result.evidence, result.problems = copy_all(repository, target)
+        return result

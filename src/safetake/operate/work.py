@@ -110,10 +110,14 @@ def _prune(config: Config, name: str, job: JobConfig, run: Run, opened: Opener) 
 
 def _copy(config: Config, name: str, job: JobConfig, run: Run, opened: Opener) -> None:
     from safetake.operate.copies import run_copy
+    from safetake.operate.history.facts import some
 
     assert job.to is not None  # the configuration was checked
     with opened() as repository:
-        run.facts |= run_copy(config, repository, job.to).facts(job.to)
+        result = run_copy(config, repository, job.to)
+    run.facts |= result.facts(job.to)
+    run.exit_code = result.exit_code
+    run.error = some(result.problems)
 
 
 def _drill(config: Config, name: str, job: JobConfig, run: Run, opened: Opener) -> None:

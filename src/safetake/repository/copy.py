@@ -42,6 +42,10 @@ class CopyResult:
     skipped: list[str] = field(default_factory=list)
     """Ids in the source that the target had already."""
     proofs: int = 0
+    evidence: int = 0
+    """Documents that arrived; whoever knows what they say copies them."""
+    problems: list[str] = field(default_factory=list)
+    """What could not be read, and stayed behind."""
     blobs: int = 0
     """That were read and stored."""
     bytes: int = 0
@@ -49,6 +53,11 @@ class CopyResult:
     stored_bytes: int = 0
     """What the target grew by in packs."""
     seconds: float = 0.0
+
+    @property
+    def exit_code(self) -> int:
+        """3 when something stayed behind."""
+        return 3 if self.problems else 0
 
     def facts(self, name: str) -> dict[str, Any]:
         """What the history keeps of a copy to the repository of that name."""
@@ -60,6 +69,8 @@ class CopyResult:
             "copied": self.copied,
             "skipped": self.skipped,
             "proofs": self.proofs,
+            "evidence": self.evidence,
+            "problems": self.problems,
             "blobs": self.blobs,
             "bytes": self.bytes,
             "stored_bytes": self.stored_bytes,

@@ -1,13 +1,12 @@
 """The end: a document of evidence, and the incident report for people (HTML and Markdown).
 
-The report is the evidence as `evidence.report` shows it, decisions among its notes, with room for
-what only the review can say.
+The report is the evidence as `evidence.report` shows it, decisions among its notes: `safetake
+evidence export` writes the same.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from safetake.runbook.words import Words
 
 HTML, MARKDOWN = "incident.html", "incident.md"
-_FORM = ("review_what", "review_why", "review_impact", "review_actions")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +87,7 @@ def draft(journal: Journal, words: Words, repository: str, problems: list[str]) 
         taken_ns = parse_go_time(facts["snapshot"]["time"])
         measured["rpo_seconds"] = max(0, began_ns - taken_ns) / 1e9
     promised = {"rto_seconds": None if beside else rto, "rpo_seconds": facts.get("rpo_seconds")}
+    promised_ns = None if rto is None else began_ns + int(rto * 1e9)
     ended = max([one["time_ns"] for one in journal.done.values()], default=started_ns)
     return Draft(
         kind="runbook",
@@ -104,6 +103,7 @@ def draft(journal: Journal, words: Words, repository: str, problems: list[str]) 
         steps=steps,
         measured=measured,
         targets={name: value for name, value in promised.items() if value is not None},
+        deadline_ns=promised_ns if "began_ns" in facts else None,
         problems=problems,
         notes=notes,
     )
@@ -136,8 +136,8 @@ def make(config: Config, journal: Journal, words: Words, problems: list[str]) ->
         document = finished(draft(journal, words, "", problems), [])
     files = [journal.folder / HTML, journal.folder / MARKDOWN]
     try:
-        write_durably(files[0], page(document, words, journal.facts).encode("utf-8", "replace"))
-        write_durably(files[1], text(document, words).encode("utf-8", "replace"))
+        write_durably(files[0], html(document, words.language).encode())
+        write_durably(files[1], markdown(document, words.language).encode())
     except OSError as error:
         raise SafetakeError(
             f"the report in {journal.folder} cannot be written: {error.strerror}",
@@ -157,19 +157,3 @@ def _kept(repository: Repository, wanted: Draft) -> Evidence | None:
         and one.problems == wanted.problems
     ]  # fmt: skip
     return same[-1] if same else None
-
-
-def page(document: Evidence, words: Words, facts: dict[str, Any]) -> str:
-    """The report as one HTML page; the facts of the journal say until when the RTO allows."""
-    deadline_ns = None
-    if "rto_seconds" in facts and "began_ns" in facts:
-        deadline_ns = int(facts["began_ns"]) + int(facts["rto_seconds"] * 1e9)
-    shown = html(document, words.language, deadline_ns)
-    room = "".join(f"<h3>{escape(words(key))}</h3><p class=room></p>" for key in _FORM)
-    return f"{shown}<h2>{escape(words('review'))}</h2>{room}\n"
-
-
-def text(document: Evidence, words: Words) -> str:
-    """The report as Markdown."""
-    room = "\n".join(f"### {words(key)}\n\n…\n" for key in _FORM)
-    return f"{markdown(document, words.language)}\n## {words('review')}\n\n{room}"

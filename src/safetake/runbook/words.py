@@ -452,14 +452,6 @@ TABLE: dict[str, dict[str, str]] = {
         "en": "the runbook was interrupted and resumed {count} times",
         "ko": "런북이 {count}번 중단되었다가 재개되었습니다",
     },
-    "review": {"en": "For the review", "ko": "사후 검토"},
-    "review_what": {"en": "What happened", "ko": "발생 내용"},
-    "review_why": {"en": "Root cause", "ko": "근본 원인"},
-    "review_impact": {"en": "Who was affected", "ko": "영향 범위"},
-    "review_actions": {
-        "en": "What is done against it, by whom, until when",
-        "ko": "재발 방지 조치, 담당자, 기한",
-    },
 }
 
 
