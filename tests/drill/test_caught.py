@@ -36,6 +36,16 @@ if "rows" in sys.argv or ("--in-place" in sys.argv and "--online" not in sys.arg
 """
 
 
+DRILL = '[drill]\npriority = "normal"\n'
+
+
+@pytest.fixture
+def workplace(workplace: Workplace) -> Workplace:
+    """One whose drills do not give way to other tests."""
+    configured(workplace, DRILL)
+    return workplace
+
+
 @pytest.fixture
 def stores(workplace: Workplace, tmp_path: Path) -> Iterator[tuple[Workplace, TestServer]]:
     """A database, files and Redis, one snapshot."""
@@ -207,9 +217,11 @@ def test_a_target_that_is_missed(workplace: Workplace) -> None:
 def test_a_service_that_is_not_well(workplace: Workplace, program: str, told: str) -> None:
     production = str(workplace.folder / "scripts" / "one.txt")
     command = json.dumps([sys.executable, "-c", program.replace("{production}", production)])
+    config = workplace.folder / "safetake.toml"
+    config.write_text(config.read_text().replace(DRILL, DRILL + "start_timeout = 5\n"))
     configured(
         workplace,
-        f"[drill]\nstart_timeout = 5\n[drill.services.app]\ncommand = {command}\n"
+        f"[drill.services.app]\ncommand = {command}\n"
         'health = "http://127.0.0.1:{port}/"\ncontains = "rows: 100"\n',
     )
     before = Path(production).read_bytes()

@@ -62,6 +62,7 @@ def test_who_answers(tmp_path: Path) -> None:
         found = health.stranger(url, [1])
         assert found.startswith(f"port {port} is answered by process ")
         assert sys.executable in found
+        assert "\n" not in found
         assert health.unwell(url, '"rows":3') == ""
         assert health.unwell(url, '"rows":4') == 'it answers without \'"rows":4\': {"rows":3}'
         assert health.unwell(url + "bad").startswith("503 ")
