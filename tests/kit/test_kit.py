@@ -12,9 +12,13 @@ from typing import Any
 
 import pytest
 
+from safetake import configfile
+from safetake.connect import open_repository
+from safetake.evidence import save
 from safetake.kit.configuration import hidden_words
 from safetake.kit.page import commands
 from tests.cli.conftest import Workplace
+from tests.evidence.test_evidence import draft
 
 
 @pytest.mark.parametrize("words", [pytest.param((), marks=pytest.mark.slow), ("--with-password",)])
@@ -53,6 +57,15 @@ def test_the_page(workplace: Workplace) -> None:
     assert file.stat().st_mode & 0o777 == 0o600
     assert "printf '%s\\n' password > kit.password" in file.read_text(encoding="utf-8")
     assert "never overwritten" in workplace.error("kit", "--output", "kit.md", code=2)[0]
+
+
+def test_what_was_rehearsed_of_another_repository_is_not_said_of_a_copy(
+    workplace: Workplace,
+) -> None:
+    config = configfile.load(workplace.folder / "safetake.toml")
+    with open_repository(config) as repository:
+        save(repository, draft("recovery kit", kind="kit", repository="of the first"))
+    assert "never rehearsed" in workplace.run("kit").stdout
 
 
 def test_what_is_in_no_snapshot_and_what_else_opens_it(workplace: Workplace) -> None:
@@ -147,8 +160,6 @@ def test_two_ways_that_are_wrong_together(
     workplace: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They agree with one another, and not with the facts of the snapshot."""
-    from safetake import configfile
-    from safetake.connect import open_repository
     from safetake.kit.collect import make
     from safetake.kit.rehearse import check_kit
 
