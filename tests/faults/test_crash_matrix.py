@@ -240,6 +240,21 @@ def test_killed_anywhere_it_ends_old_or_new(make: Make, zygote: Zygote) -> None:
         assert sum(trial.call is not None for trial in matrix.trials) == len(chosen)
 
 
+def test_killed_while_the_name_of_a_database_leads_nowhere(zygote: Zygote) -> None:
+    """The way on and the way back know by then what the name stood for."""
+    with sqlite_offline(zygote) as one:
+        one.build()
+        matrix = Matrix(one)
+        matrix.count()
+        gone = [call for call in matrix.calls if call.place.endswith("/home/projects.db-shm")]
+        number = next(call.number for call in gone if call.name == "unlink")
+        one.reset()
+        assert one.restore(kill_at=number).seen.killed
+        assert one.stores[0].path(one.home).is_symlink()  # type: ignore[attr-defined]
+        for ending in ENDINGS:
+            assert matrix.trial(number, ending)
+
+
 PARTS: dict[Make, int] = {whole_system: 6}
 """Campaigns that are cut in parts, so that none takes hours; part k takes each n-th call from k."""
 

@@ -296,10 +296,14 @@ def free_space(folder: Path) -> int:
 
 
 def whereabouts(source: SourceConfig) -> str:
-    """Where the configuration says that a live store is, with symbolic links followed."""
+    """Where the configuration says that a live store is, its folder with symbolic links followed.
+
+    The store's own name is not: half-way through a switch it is a link that leads nowhere.
+    """
     found = []
     for key in ("path", "url", "data"):
         value = getattr(source, key, None)
         if value is not None:
-            found.append(str(value) if key == "url" else os.path.realpath(value))
+            plain = key == "url"
+            found.append(str(value if plain else value.parent.resolve() / value.name))
     return ", ".join(found)
