@@ -271,8 +271,8 @@ SPOILT = {
         "        \" embeddings=[numpy.frombuffer(bytes.fromhex(floats), '<f4')])\"\n"
         "    )\n"
         '    port = url.rpartition(":")[2]\n'
-        '    words = [sys.executable, "-c", program, port, "{vector}", new.hex()]\n'
-        "    subprocess.run(words, check=True)\n"
+        '    call = [sys.executable, "-c", program, port, "{vector}", new.hex()]\n'
+        "    subprocess.run(call, check=True)\n"
         "    return\n"
         'for path in (data() / "vectors").glob("*/data_level0.bin"):\n'
         "    path.write_bytes(path.read_bytes().replace(old, new))\n"
