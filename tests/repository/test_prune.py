@@ -261,7 +261,7 @@ def test_before_a_copy_goes_the_one_that_stays_is_proven(base: Path) -> None:
     plan = prune.plan_prune(repository, [], max_unused=0.0)
     stays = [p for n, p in enumerate(plan.table.packs) if not (plan.remove | plan.repack)[n]]
     repository.reload()
-    # which of the two copies stays is decided by the packs' names: the other is removed, or repacked
+    # which copy stays is decided by the packs' names; the other is removed or repacked
     goes = [p for n, p in enumerate(plan.table.packs) if (plan.remove | plan.repack)[n]]
     known = repository.index.packs()
     assert len([pack for pack in goes if not known[pack][0].tree]) == 1
