@@ -55,6 +55,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--every", type=int, default=5, help="drills: minutes between them")
     parser.add_argument("--priority", choices=["low", "normal"], default="low", help="of drills")
     parser.add_argument("--big", action="store_true", help="rows: 5 GB instead of 1M rows")
+    parser.add_argument(
+        "--damage", default="runs", choices=["runs", "apart", "scattered"], help="rows --big: how"
+    )
     parser.add_argument("--tools", default="safetake,restic,borg,tar,cp")
     parser.add_argument("--verify", action="store_true", help="compare restored bytes as well")
     return parser
@@ -87,7 +90,7 @@ def _run(chosen: argparse.Namespace, work: Path, results: Path, scale: float) ->
     elif chosen.what == "rows":
         from bench.rows import measure as measure_rows
 
-        answer = measure_rows(work, scale, chosen.big)
+        answer = measure_rows(work, scale, chosen.big, chosen.damage)
     elif chosen.what == "prune":
         from bench.prune import measure as measure_prune
 

@@ -1,12 +1,14 @@
 """`safetake rows --apply`: seconds of the whole command, and how much of the repository it reads.
 
 The small case has 1M rows, of which 1 % were deleted and 1 % changed, scattered all over, and 1 %
-came since. The big one has 5 GB with as many rows damaged as an accident damages them: whole runs
-(the rows of an hour, of a project); scattered damage of 1 % touches most 256 KiB blobs of a
-database, and each that holds a missing row has to be read whole. Episodes of a project were written
-one after the other. Where they are not, a run of rows is scattered over the index of the projects,
-whose pages lie all over the file, and each changes a blob: then 7.5 % of the repository were read,
-instead of 2.2 %.
+came since. The big one has 5 GB, damaged in one of three ways:
+
+- `runs`: whole runs, as an accident damages them (the rows of an hour, of a project), where the
+  episodes of a project were written one after the other;
+- `apart`: the same runs, but episodes of a project lie all over the table: a run of rows then
+  lies scattered in the index of the projects, and each page of it changes a blob;
+- `scattered`: every hundredth row. A blob that holds a missing row has to be read whole, and these
+  touch a large part of all blobs of a database with rows of 5 KB, whatever reads them.
 """
 
 from __future__ import annotations
@@ -28,7 +30,10 @@ BIG_ROW = 5_000
 _SUM = "sum(id * (length(script) + unicode(substr(script, 7, 1))) + number)"
 
 
-def measure(work: Path, scale: float, big: bool) -> dict[str, Any]:
+DAMAGES = ("runs", "apart", "scattered")
+
+
+def measure(work: Path, scale: float, big: bool, damage: str = "runs") -> dict[str, Any]:
     """Make a database, back it up, damage it, bring the rows back. Removes everything it made."""
     folder = work / "rows"
     remove(folder)
@@ -38,17 +43,17 @@ def measure(work: Path, scale: float, big: bool) -> dict[str, Any]:
             rows, width = int(BIG_BYTES * scale) // BIG_ROW, BIG_ROW
         else:
             rows, width = int(SMALL_ROWS * scale), SMALL_BYTES
-        return _measure(folder, rows, width, scattered=not big)
+        return _measure(folder, rows, width, damage if big else "scattered")
     finally:
         remove(folder)
 
 
-def _measure(folder: Path, rows: int, width: int, *, scattered: bool) -> dict[str, Any]:
+def _measure(folder: Path, rows: int, width: int, damage: str) -> dict[str, Any]:
     from safetake.repository import Repository
     from safetake.storage import LocalStorage
 
     path, repository = folder / "projects.db", folder / "repository"
-    _make(path, rows, width)
+    _make(path, rows, width, apart=damage == "apart")
     template = make_template(folder)
     if template is None:
         Repository.init(LocalStorage(repository), PASSWORD)
@@ -63,7 +68,7 @@ def _measure(folder: Path, rows: int, width: int, *, scattered: bool) -> dict[st
     )
     command = [sys.executable, "-m", "safetake", "--config", str(config), "--json"]
     run([*command, "backup"])
-    truth = _damage(path, rows, width, scattered=scattered)
+    truth = _damage(path, rows, width, scattered=damage == "scattered")
     look = run([*command, "rows", "latest", "projects"])
     done = run([*command, "rows", "latest", "projects", "--apply", "--yes"])
     said = json.loads(done.stdout)
@@ -74,7 +79,7 @@ def _measure(folder: Path, rows: int, width: int, *, scattered: bool) -> dict[st
         "rows": rows,
         "database_mb": round(size_mb(path), 1),
         "repository_mb": round(size_mb(repository), 1),
-        "damage": "scattered" if scattered else "in runs",
+        "damage": damage,
         "missing": counts["missing"],
         "changed": counts["changed"],
         "extra": counts["extra"],
@@ -90,7 +95,8 @@ def _measure(folder: Path, rows: int, width: int, *, scattered: bool) -> dict[st
     }
 
 
-def _make(path: Path, rows: int, width: int) -> None:
+def _make(path: Path, rows: int, width: int, *, apart: bool) -> None:
+    project = "1 + n % 1000" if apart else "1 + (n - 1) * 1000 / :rows"
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA journal_mode=wal")
     connection.execute("PRAGMA synchronous=off")
@@ -107,10 +113,15 @@ def _make(path: Path, rows: int, width: int) -> None:
     for first in range(0, rows, step):
         # half of it compresses, as text does
         connection.execute(
-            "WITH RECURSIVE c(n) AS (SELECT ? UNION ALL SELECT n + 1 FROM c WHERE n < ?)"
-            " INSERT INTO episodes SELECT n, 1 + (n - 1) * 1000 / ?, n % 40, hex(randomblob(?)),"
-            " datetime(1700000000 + n, 'unixepoch') FROM c",
-            (first + 1, min(first + step, rows), rows, width // 2),
+            "WITH RECURSIVE c(n) AS (SELECT :first UNION ALL SELECT n + 1 FROM c WHERE n < :last)"
+            f" INSERT INTO episodes SELECT n, {project}, n % 40, hex(randomblob(:half)),"
+            " datetime(1700000000 + n, 'unixepoch') FROM c WHERE :rows",
+            {
+                "first": first + 1,
+                "last": min(first + step, rows),
+                "rows": rows,
+                "half": width // 2,
+            },
         )
         connection.commit()
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -9,8 +9,10 @@ import pytest
 
 from bench.__main__ import main
 
+BIG = [["--big"], ["--big", "--damage", "apart"], ["--big", "--damage", "scattered"]]
 
-@pytest.mark.parametrize("more", [[], pytest.param(["--big"], marks=pytest.mark.slow)])
+
+@pytest.mark.parametrize("more", [[], *(pytest.param(big, marks=pytest.mark.slow) for big in BIG)])
 def test_given_few_rows_then_exactly_the_missing_come_back(tmp_path: Path, more: list[str]) -> None:
     places = ["--data", str(tmp_path / "data"), "--results", str(tmp_path / "results")]
     assert main(["rows", "--scale", "0.005", *places, *more]) == 0
