@@ -21,7 +21,8 @@ _KIB, _MIB, _GIB = 1 << 10, 1 << 20, 1 << 30
 # in 601 MB stored 6.6 MB at 16 KiB, 17.8 at 64 KiB, 139 at 1 MiB (facts/performance.md), while each
 # chunk costs some 67 bytes of tree in every snapshot that changes: the steps keep a content list at
 # or below 131,072 entries (8.8 MB of JSON) up to 128 GiB. What is read to bring scattered rows back
-# follows the chunks, too: of 5.2 GB with 2 % of the rows touched, 7.5 % at 256 KiB.
+# follows the chunks, too: of 5.2 GB with 2 % of the rows touched, 7.5 % at 256 KiB, 3.5 % at 64 KiB
+# (`python -m bench rows --big --damage apart`).
 _STEPS = (
     (64 * _MIB, 16 * _KIB),
     (8 * _GIB, 64 * _KIB),
