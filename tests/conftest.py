@@ -1,6 +1,7 @@
-"""What all tests share: property tests are never judged by the clock of a busy machine, and what
-commands remember of their repositories does not outlive the run."""
+"""What all tests share: property tests are never judged by the clock of a busy machine, what
+commands remember of their repositories does not outlive the run, and Ctrl-C means something."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -17,3 +18,9 @@ def _caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("caches")))
         yield
+
+
+def pytest_configure() -> None:
+    """A shell that starts something in the background lets it ignore Ctrl-C, and all it starts."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -43,6 +43,7 @@ _CHECKERS = tuple(
         "configfile",
         "configjobs",
         "configkube",
+        "configscenario",
         "ids",
         "wording",
     )

@@ -170,5 +170,25 @@ def test_the_plan_fits_a_terminal(workplace: Workplace) -> None:
     assert re.search(r"needs .* for a while in .* \(.* free\)", " ".join(shown.split()))
     from safetake.cli.output import width
 
-    assert [line for line in shown.splitlines() if width(line) > 80] == []
+    # a single word (a path) is not cut
+    broad = [line for line in shown.splitlines() if width(line) > 80]
+    assert [line for line in broad if len(line.split()) > 1] == []
     assert not re.search(r"^\s*(error|hint):", shown, re.MULTILINE), "a name made a line"
+
+
+def test_it_goes_on_when_nobody_reads_what_it_says(workplace: Workplace) -> None:
+    """`safetake restore … 2>&1 | less`, and less was left."""
+    one = workplace.folder / "scripts" / "one.txt"
+    before = one.read_bytes()
+    one.write_text("lost")
+    with subprocess.Popen(
+        workplace.command("restore", "latest", "scripts", "--in-place", "--yes"),
+        cwd=workplace.folder,
+        env=workplace.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stderr is not None
+        process.stderr.close()
+    assert process.returncode == 0
+    assert one.read_bytes() == before

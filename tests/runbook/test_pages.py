@@ -23,7 +23,6 @@ IN_PASSING = {
     "safetake runbook",
     "safetake runbook --resume",
     "safetake runbook --abandon",
-    "safetake kit",
     "safetake --config kit.toml runbook",
     "safetake restore --resume",
     "safetake restore --rollback",

@@ -43,8 +43,14 @@ def document(value: Any) -> None:
 
 
 def note(text: str) -> None:
-    """One line to stderr, for people."""
-    print(text, file=sys.stderr, flush=True)
+    """One line to stderr, for people. When nobody reads it any more, the work goes on."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        # what is left in the buffer must not fail at the exit, and end a good run with code 120
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stderr.fileno())
+        os.close(nowhere)
 
 
 def coloured(stream: TextIO) -> bool:
@@ -62,12 +68,9 @@ def print_error(message: str, hint: str, code: int, as_json: bool) -> None:
     if as_json:
         document({"error": {"message": message, "hint": hint, "exit_code": code}})
         return
-    try:
-        note(style("error:", "1;31", sys.stderr) + " " + printable_lines(message))
-        if hint:
-            note(style("hint:", "1", sys.stderr) + " " + printable_lines(hint))
-    except BrokenPipeError:
-        return  # nobody reads our errors; the exit code still says it
+    note(style("error:", "1;31", sys.stderr) + " " + printable_lines(message))
+    if hint:
+        note(style("hint:", "1", sys.stderr) + " " + printable_lines(hint))
 
 
 def printable_lines(text: str) -> str:

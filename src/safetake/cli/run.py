@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import contextlib
 from typing import Any
 
 import click
@@ -76,9 +76,7 @@ def _daemon(settings: Settings, listen: str | None) -> int:
             line = json.dumps({"time": at, "event": event, "text": text, **fields})
         else:
             line = f"{at[:19]}Z {output.printable_lines(text)}"
-        try:
-            print(line, file=sys.stderr, flush=True)
-        except (BrokenPipeError, ValueError):
-            return  # nobody reads it; the work goes on
+        with contextlib.suppress(ValueError):  # closed: nobody reads it, the work goes on
+            output.note(line)
 
     return Daemon(settings.find(), log, listen=listen).run()
