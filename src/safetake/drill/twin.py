@@ -6,9 +6,10 @@ read: whatever would be written to it goes to a folder of the drill.
 
 from __future__ import annotations
 
+import random
 import socket
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 EPHEMERAL = range(32768, 61000)
 """Linux' default range of ports for those who do not care."""
+OWN = range(20000, 30000)
+"""Ports for a drill's own servers: below the ephemeral ones, and those of Kubernetes' nodes."""
 
 
 @dataclass(slots=True)
@@ -98,7 +101,7 @@ def build(
     with ExitStack() as held:
         services = list(config.drill.services)
         served = [name for name, kind in sources.items() if kind in ("redis", "chroma")]
-        free = iter(_free_ports(len(services) + len(served), held))
+        free = iter(_free_ports(len(services) + len(served), set(_production_ports(config)), held))
         service_ports = {name: next(free) for name in services}
         store_ports = {name: next(free) for name in served}
     twin = Twin(folder, {}, store_ports, service_ports)
@@ -180,11 +183,19 @@ def _source(config: Config, name: str, twin: Twin) -> dict[str, Any]:
     return section
 
 
-def _free_ports(count: int, held: ExitStack) -> list[int]:
-    """Ports that nobody listens at; each is held until all are chosen."""
-    found = []
-    for _ in range(count):
+def _free_ports(count: int, production: set[int], held: ExitStack) -> list[int]:
+    """Ports that nobody listens at; each is held until all are chosen.
+
+    None is ephemeral: a server that a drill starts anew would find its port given to somebody's
+    connection meanwhile.
+    """
+    found: list[int] = []
+    own = sorted(set(OWN) - production)
+    for port in random.sample(own, len(own)):
+        if len(found) == count:
+            break
         probe = held.enter_context(socket.socket())
-        probe.bind(("127.0.0.1", 0))
-        found.append(int(probe.getsockname()[1]))
+        with suppress(OSError):  # somebody has it
+            probe.bind(("127.0.0.1", port))
+            found.append(port)
     return found
