@@ -16,3 +16,14 @@ def test_what_the_newest_snapshot_lacks_is_told(workplace: Workplace) -> None:
     for named in (["latest", "scripts"], ["latest", "projects"], [whole]):
         said = workplace.run("restore", *named, "--to", "-".join(named)).stderr
         assert "is not in snapshot" not in said
+
+
+def test_a_damaged_snapshot_keeps_nobody_from_another(workplace: Workplace) -> None:
+    newest = workplace.json("backup", "scripts")["id"]
+    for path in (workplace.folder / "repo" / "snapshots").iterdir():
+        if path.name != newest:
+            path.chmod(0o600)
+            path.write_bytes(bytes(path.stat().st_size))
+    said = workplace.run("restore", newest, "--to", "out").stderr
+    assert f"projects: not in snapshot {newest[:8]}, and not looked for" in said
+    assert (workplace.folder / "out" / "scripts" / "one.txt").exists()

@@ -250,7 +250,9 @@ def test_killed_while_the_name_of_a_database_leads_nowhere(zygote: Zygote) -> No
         number = next(call.number for call in gone if call.name == "unlink")
         one.reset()
         assert one.restore(kill_at=number).seen.killed
-        assert one.stores[0].path(one.home).is_symlink()  # type: ignore[attr-defined]
+        (store,) = one.stores
+        assert isinstance(store, Sqlite)
+        assert store.path(one.home).is_symlink()
         for ending in ENDINGS:
             assert matrix.trial(number, ending)
 

@@ -314,7 +314,8 @@ def _picture(tid: int) -> str:
                 text = file.read().strip()
             told.append(text.rpartition(")")[2].split()[0] if name == "stat" else text)
     with contextlib.suppress(OSError):
-        words = open(f"/proc/{tid}/cmdline", "rb").read()  # noqa: PTH123, SIM115
+        with open(f"/proc/{tid}/cmdline", "rb") as file:  # noqa: PTH123
+            words = file.read()
         told.append(words.replace(b"\0", b" ").decode(errors="replace")[:200])
     return " ".join(told)
 

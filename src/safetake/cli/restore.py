@@ -172,11 +172,18 @@ def _tell_elsewhere(
     """Whoever names no source expects them all, and jobs save different ones."""
     from safetake.cli import output
     from safetake.cli.snapshots import local_time
+    from safetake.errors import DamagedError
     from safetake.snapshots import elsewhere
 
     if settings.quiet:
         return
-    for name, one in elsewhere(repository, found, config.sources).items():
+    try:
+        others = elsewhere(repository, found, config.sources)
+    except DamagedError as error:  # of another snapshot: no reason not to restore this one
+        lacking = ", ".join(sorted(set(config.sources) - set(found.sources)))
+        output.note(f"{lacking}: not in snapshot {found.id[:8]}, and not looked for: {error}")
+        return
+    for name, one in others.items():
         output.note(
             f"{name} is not in snapshot {found.id[:8]}; the newest that has it is {one.id[:8]} of "
             f"{local_time(one.time_ns)}: `safetake restore {one.id[:8]} {name} …`"
