@@ -12,6 +12,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from pydantic import BaseModel
 
 from safetake import config, configdrill, configjobs, configkube, configscenario
 from safetake.cli.app import root
+from safetake.sources.sqlite.fingerprint import RACY_NS
 from tests.support.redis_server import BINARIES, running
 
 ROOT = Path(__file__).parent.parent
@@ -221,6 +223,13 @@ INIT = "safetake init --repository backup --sqlite data/projects.db --chroma dat
 INIT += " --redis redis://127.0.0.1:6379 --files data/scripts"
 
 
+def wait_until_settled(place: Path) -> None:
+    """Until what was written in `place` is old enough that its bytes are compared with a backup."""
+    newest = max(path.stat().st_ctime_ns for path in place.rglob("*"))
+    while time.time_ns() - newest < RACY_NS:
+        time.sleep(0.05)
+
+
 def prepare(page: Path, run: object, place: Path, port: int) -> set[str]:
     """What a reader of the page has done before; the README begins with nothing."""
     assert callable(run)
@@ -241,6 +250,7 @@ def prepare(page: Path, run: object, place: Path, port: int) -> set[str]:
         toml = re.findall(r"^```toml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)[0]
         with (place / "safetake.toml").open("a") as appended:
             appended.write("\n" + toml)
+        wait_until_settled(place)
         run("safetake backup")
     elif page.name == "kubernetes.md":
         toml = re.findall(r"^```toml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)[0]

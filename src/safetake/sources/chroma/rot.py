@@ -41,7 +41,7 @@ def unchanged(folder: Path, fresh: Mapping[str, Any], asking: Asking) -> Iterato
             if not equal:
                 bad.append(file)
     if not compared:
-        why = "every file was written to since the newest snapshot"
+        why = "each file was written to since the newest snapshot, or in the two seconds before"
         yield not_asked(asking.name, CHECK, why)
         return
     detail = f"{len(compared)} of {len(compared) + len(moved)} files compared, others were written"

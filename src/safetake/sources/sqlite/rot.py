@@ -28,7 +28,7 @@ from safetake.sources.sqlite.wal import (
 )
 
 CHECK = "same bytes as in the snapshot"
-WRITTEN = "it was written to since the newest snapshot"
+WRITTEN = "it was written to since the newest snapshot, or in the two seconds before"
 # Not the change time: a failing disk moves none of them, and to change bytes and put the other
 # times back is what silent damage by a program looks like.
 SAME = ("inode", "size", "mtime_ns", "change_counter", "page_count", "page_size", "mode")
