@@ -73,6 +73,37 @@ def test_losses_of_whole_tables_and_of_what_cannot_be_compared(
     assert not any("found" in what for what in losses)
 
 
+def test_a_row_that_has_another_number_now_is_the_same_row(
+    tmp_path: Path, repository: MemoryRepository
+) -> None:
+    """VACUUM gives other numbers, and so does bringing a row back: nothing would be lost."""
+    path = tmp_path / "projects.db"
+    with opened(path) as connection:
+        connection.execute(
+            "CREATE TABLE keyed(id TEXT PRIMARY KEY NOT NULL, title TEXT);"
+            "INSERT INTO keyed VALUES ('a', 'A'), ('b', 'B'), ('c', 'C'), ('d', 'D');"
+            "CREATE TABLE plain(a); INSERT INTO plain VALUES (1), (2), (2), (3)"
+        ).fetchall()
+    captured = capture(path, repository)
+    with opened(path) as connection:
+        connection.execute(
+            "DELETE FROM keyed WHERE id = 'a'; INSERT INTO keyed VALUES ('a', 'A');"
+            "DELETE FROM plain WHERE a = 1; INSERT INTO plain VALUES (1)"
+        ).fetchall()
+    assert steps_for(path, repository, captured).outline().losses == []
+    with opened(path) as connection:
+        connection.execute(
+            "DELETE FROM keyed WHERE id = 'b'; INSERT INTO keyed VALUES ('e', 'E');"
+            "UPDATE keyed SET title = 'other' WHERE id = 'c';"
+            "DELETE FROM plain WHERE a = 3; INSERT INTO plain VALUES (2), (4)"
+        ).fetchall()
+    found = {
+        loss.what: (loss.newer, loss.changed, loss.missing)
+        for loss in steps_for(path, repository, captured).outline().losses
+    }
+    assert found == {"rows of keyed": (1, 1, 1), "rows of plain": (2, 0, 1)}
+
+
 def test_large_tables_are_counted(
     tmp_path: Path, repository: MemoryRepository, monkeypatch: pytest.MonkeyPatch
 ) -> None:

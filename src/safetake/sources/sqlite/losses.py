@@ -7,6 +7,7 @@ committed in between may or may not be counted. The snapshot's side is read thro
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from safetake.model import Loss, Node, Reader
 from safetake.sources.sqlite import facts, live, rawfile
 from safetake.sources.sqlite.facts import quoted
 from safetake.sources.sqlite.header import read_header
+from safetake.sources.sqlite.rows.schema import ROWID, read_table
 from safetake.sources.sqlite.vfs import open_snapshot
 
 ROWS_COMPARED = 100_000
@@ -107,7 +109,12 @@ def _table(
         why = "no row number" if key is None else "its columns changed"
         loss.unknown = f"{why}: {count} rows now, {was} in the snapshot"
     else:
-        _compare(now, old, name, key, loss)
+        table = read_table(now, "main", name, without_rowid=False)
+        if table.kind == ROWID:
+            _compare(now, old, name, key, loss)
+        else:
+            at = [_columns(now, name).index(column) for column in table.key]
+            _compare_by_key(now, old, name, key, at, loss)
     return loss
 
 
@@ -153,6 +160,34 @@ def _compare(now: apsw.Connection, old: apsw.Connection, name: str, key: str, lo
         else:
             loss.changed += left != right
             left, right = next(mine, None), next(theirs, None)
+
+
+def _compare_by_key(
+    now: apsw.Connection, old: apsw.Connection, name: str, number: str, at: list[int], loss: Loss
+) -> None:
+    """Where the row number says nothing (VACUUM gives others, so does bringing a row back): by the
+    key, which are the columns `at`, or by whole rows where there is none.
+    """
+    left: dict[tuple[Any, ...], list[bytes]] = {}
+    for row in _rows(old, name, number):
+        left.setdefault(_known_by(row, at), []).append(_digest(row))
+    for row in _rows(now, name, number):
+        same = left.get(_known_by(row, at))
+        if same:
+            loss.changed += same.pop() != _digest(row)
+        else:
+            loss.newer += 1
+            if len(loss.examples) < _EXAMPLES:
+                loss.examples.append(_shown(row))
+    loss.missing += sum(map(len, left.values()))
+
+
+def _known_by(row: tuple[Any, ...], at: list[int]) -> tuple[Any, ...]:
+    return tuple(row[1 + column] for column in at) if at else (_digest(row),)
+
+
+def _digest(row: tuple[Any, ...]) -> bytes:
+    return hashlib.blake2b(repr(row[1:]).encode(), digest_size=16).digest()
 
 
 def _rows(connection: apsw.Connection, name: str, key: str) -> Iterator[tuple[Any, ...]]:
