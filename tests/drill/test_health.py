@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from safetake.drill import health, processes
-from safetake.drill.truth import Item, Truth
+from safetake.drill.items import Item
+from safetake.drill.truth import Truth
 from safetake.errors import SafetakeError
 from tests.support.sample_application import free_port
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import subprocess
+import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safetake.configscenario import LossConfig
+from safetake.drill.items import Item, files, items, keys, rows
 from safetake.drill.lose import add_newer, lose
 from safetake.drill.newer import following
-from safetake.drill.truth import Truth, files, keys, rows
+from safetake.drill.truth import Difference, Truth
+from safetake.errors import SafetakeError
 from safetake.tomltext import toml
 from tests.support.redis_server import running
 
@@ -80,6 +85,99 @@ def test_rows_that_are_missing_changed_and_extra_are_named(tmp_path: Path) -> No
     assert set(found.examples) == {
         "projects 7 is missing", "episodes 3 is another", "settings b was not there",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("made", "damage", "told"),
+    [
+        pytest.param(
+            "CREATE TABLE t (id INTEGER PRIMARY KEY, v); INSERT INTO t VALUES (1, 'a')",
+            "UPDATE t SET v = x'61'", (0, 1, 0), id="text became a blob"),
+        pytest.param(
+            "CREATE TABLE t (id INTEGER PRIMARY KEY, v); INSERT INTO t VALUES (1, 1)",
+            "UPDATE t SET v = 1.0", (0, 1, 0), id="a whole number became a real one"),
+        pytest.param(
+            "CREATE TABLE t (a, b, v, PRIMARY KEY (a, b));"
+            "INSERT INTO t VALUES ('x, y', 'z', 1), ('x', 'y, z', 2)",
+            "DELETE FROM t WHERE v = 2", (1, 0, 0), id="keys that read alike"),
+        pytest.param(
+            "CREATE TABLE t (id PRIMARY KEY, v); INSERT INTO t VALUES (1, 1), ('1', 2), (x'31', 3)",
+            "DELETE FROM t WHERE v > 1", (2, 0, 0), id="keys of different types"),
+        pytest.param(
+            "CREATE TABLE t (id TEXT PRIMARY KEY); INSERT INTO t VALUES (NULL), (NULL), ('None')",
+            "DELETE FROM t WHERE rowid = 2", (1, 0, 0), id="keys that are NULL"),
+        pytest.param(
+            "CREATE TABLE t (rowid); INSERT INTO t VALUES ('a'), ('a'), ('b')",
+            "DELETE FROM t WHERE _rowid_ = 2", (1, 0, 0), id="a column called rowid"),
+        pytest.param(
+            "CREATE TABLE t (rowid, oid, _rowid_); INSERT INTO t VALUES (1, 1, 1), (1, 1, 1)",
+            "DELETE FROM t", (2, 0, 0), id="no name for row numbers"),
+        pytest.param(
+            "CREATE TABLE t (v TEXT); INSERT INTO t VALUES (CAST(x'ff' AS TEXT))",
+            "UPDATE t SET v = CAST(x'fe' AS TEXT)", (0, 1, 0), id="text that is no UTF-8"),
+        pytest.param(
+            "CREATE TABLE t (a); CREATE TABLE empty (a)", "DROP TABLE empty", (1, 0, 0),
+            id="a table without rows"),
+        pytest.param(
+            "CREATE TABLE t (a); CREATE INDEX i ON t (a); CREATE TRIGGER g AFTER DELETE ON t "
+            "BEGIN SELECT 1; END; CREATE VIEW w AS SELECT 1",
+            "DROP INDEX i; DROP TRIGGER g; DROP VIEW w", (3, 0, 0), id="index, trigger, view"),
+        pytest.param(
+            "CREATE TABLE sqlitex (a); INSERT INTO sqlitex VALUES (1)", "DELETE FROM sqlitex",
+            (1, 0, 0), id="a name that begins like SQLite's own"),
+    ],
+)  # fmt: skip
+def test_no_difference_of_rows_is_too_small(
+    made: str, damage: str, told: tuple[int, int, int], tmp_path: Path
+) -> None:
+    path = tmp_path / "a.db"
+    db = sqlite3.connect(path)
+    db.executescript(made)
+    assert not difference(path, tmp_path, lambda: None)
+    found = difference(path, tmp_path, lambda: db.executescript(damage))
+    assert (found.missing, found.changed, found.extra) == told, found.words()
+    db.close()
+
+
+def difference(path: Path, folder: Path, damage: Callable[[], object]) -> Difference:
+    before, now = Truth(folder / "b.db"), Truth(folder / "n.db")
+    before.take("a", rows(path))
+    damage()
+    now.take("a", rows(path))
+    return before.compare(now, "a")
+
+
+def test_two_things_with_one_name_are_no_truth(tmp_path: Path) -> None:
+    truth = Truth(tmp_path / "t.db")
+    assert truth.take("a", [Item("p", "n", b"1"), Item("p", "n", b"1")]) == 1
+    with pytest.raises(SafetakeError, match="two things are called p n"):
+        truth.take("a", [Item("p", "n", b"1"), Item("p", "n", b"2")])
+
+
+def test_a_collection_without_records_and_its_metadata(tmp_path: Path) -> None:
+    script = (
+        "import chromadb, sys; c = chromadb.PersistentClient(sys.argv[1]);"
+        "make = lambda n, **k: c.create_collection(n, embedding_function=None, **k);"
+        "make('full').add(ids=['1', '2'], embeddings=[[1.0, 2.0], [3.0, 4.0]]);"
+        "make('empty'); make('told', metadata={'v': 1})"
+    )
+    change = (
+        "import chromadb, sys; c = chromadb.PersistentClient(sys.argv[1]);"
+        "c.delete_collection('empty');"
+        "c.get_collection('told', embedding_function=None).modify(metadata={'v': 2})"
+    )
+    folder, scratch = tmp_path / "c", tmp_path / "s"
+    scratch.mkdir()
+    subprocess.run([sys.executable, "-c", script, str(folder)], check=True)
+    before, now = Truth(tmp_path / "b.db"), Truth(tmp_path / "n.db")
+    assert before.take("v", items("chroma", folder, 0, scratch)) == 2
+    assert before.parts("v") == {"full": 2}
+    subprocess.run([sys.executable, "-c", change, str(folder)], check=True)
+    now.take("v", items("chroma", folder, 0, scratch))
+    found = before.compare(now, "v")
+    assert (found.missing, found.changed, found.extra) == (1, 1, 0)
+    assert set(found.examples) == {"collection empty is missing", "collection told is another"}
+    assert list(scratch.iterdir()) == []
 
 
 def test_what_is_newer_is_never_what_is_lost(tmp_path: Path) -> None:
@@ -172,17 +270,22 @@ def test_keys_of_every_kind_and_when_they_expire(tmp_path: Path) -> None:
         client.hset("h", mapping={str(i): i for i in range(600)})
         client.xadd("x", {"a": 1})
         server.client(3).set("other", b"\xff\x00")
+        client.set(b"\xff", "bytes")
+        client.set("\\xff", "text")
+        client.set("big", b"x" * (6 << 20))
         before, now = Truth(tmp_path / "b.db"), Truth(tmp_path / "n.db")
-        assert before.take("q", keys(server.port)) == 7
-        assert before.parts("q") == {"0": 6, "3": 1}
+        assert before.take("q", keys(server.port)) == 10
+        assert before.parts("q") == {"0": 9, "3": 1}
         now.take("q", keys(server.port))
         assert not before.compare(now, "q")
         client.expire("s", 10)
         client.hset("h", "5", "x")
-        client.delete("l")
+        client.delete("l", b"\xff")
+        client.setrange("big", 5 << 20, "y")
+        client.xgroup_create("x", "group")
         now.take("q", keys(server.port))
         found = before.compare(now, "q")
-        assert (found.missing, found.changed, found.extra) == (1, 2, 0)
+        assert (found.missing, found.changed, found.extra) == (2, 4, 0)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,10 @@
 """What a drill asks chromadb, in a process of its own: `python -m safetake.drill.chroma …`.
 
-`list FOLDER` prints one JSON line `[collection, id, digest]` for each record: embedding (as
-32-bit floats), document and metadata. `lose FOLDER SHARE ID` deletes the newest share of each
-collection's records (at least one, never ID); `add FOLDER ID NAME…` adds one record to each but the
-collections NAME; `drop FOLDER NAME` drops one. All print what they did.
+`list FOLDER` prints one JSON line `[collection, id, digest, false]` for each record (embedding as
+32-bit floats, document and metadata), and `["collection", name, digest, true]` for each
+collection. `lose FOLDER SHARE ID` deletes the newest share of each collection's records (at least
+one, never ID); `add FOLDER ID NAME…` adds one record to each but the collections NAME; `drop FOLDER
+NAME` drops one. All print what they did.
 """
 
 from __future__ import annotations
@@ -32,10 +33,14 @@ def _print(value: Any) -> None:
 
 
 def list_records(folder: str) -> None:
-    """Print a digest for each record."""
+    """Print a digest for each record, and for each collection."""
     import numpy as np
 
     for collection in _collections(folder):
+        own = json.dumps(collection.metadata, sort_keys=True).encode()
+        _print(
+            ["collection", collection.name, hashlib.blake2b(own, digest_size=16).hexdigest(), True]
+        )
         offset = 0
         while True:
             found = collection.get(
@@ -46,7 +51,7 @@ def list_records(folder: str) -> None:
                 digest.update(np.asarray(found["embeddings"][i], dtype="<f4").tobytes())
                 rest = [found["documents"][i], found["metadatas"][i]]
                 digest.update(json.dumps(rest, sort_keys=True).encode())
-                _print([collection.name, id_, digest.hexdigest()])
+                _print([collection.name, id_, digest.hexdigest(), False])
             if len(found["ids"]) < _PAGE:
                 break
             offset += _PAGE

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetake.drill import scratchredis
+from safetake.drill.items import files as all_files
 from safetake.drill.newer import NEWER, add_rows, connect
-from safetake.drill.truth import files as all_files
 from safetake.errors import SafetakeError
 
 if TYPE_CHECKING:

@@ -26,9 +26,10 @@ from safetake.configscenario import ScenarioConfig
 from safetake.drill import bare, health, hold, processes, scratchredis
 from safetake.drill.aftermath import Aftermath
 from safetake.drill.expected import by_restic
+from safetake.drill.items import Item, items
 from safetake.drill.lose import add_newer, lose
 from safetake.drill.started import started, until
-from safetake.drill.truth import Difference, Item, Truth, items
+from safetake.drill.truth import Difference, Truth
 from safetake.errors import SafetakeError
 
 _LAST_OUTPUT = 1500
