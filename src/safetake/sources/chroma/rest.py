@@ -11,11 +11,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import stat
 import time
 from collections.abc import Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from safetake.config import ChromaConfig
 from safetake.errors import ConfigError, SourceError
@@ -31,12 +32,11 @@ from safetake.model import (
 )
 from safetake.sources.chroma.export import COLLECTION, EMBEDDINGS, EXPORT, METHOD, RECORDS, VERSION
 
-if TYPE_CHECKING:
-    pass
-
 _BATCH = 256
 _PAGE = 1000
 _TIMEOUT = 120.0
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"(?:[!-~](?:[ \t!-~]*[!-~])?)?")
 
 
 class Server:
@@ -243,6 +243,8 @@ class RestSession:
         count = 0
         for first in range(0, len(ids), _BATCH):
             got = self._server.records(collection, ids[first : first + _BATCH])
+            if not got["ids"]:
+                continue  # all of them were deleted meanwhile
             matrix = np.asarray(got["embeddings"], "<f4")
             if matrix.ndim != 2 or len(matrix) != len(got["ids"]):
                 raise SourceError(
@@ -349,13 +351,20 @@ def _place(collection: dict[str, Any]) -> str:
 def _headers(config: ChromaConfig) -> dict[str, str]:
     headers = dict(config.headers)
     for name, variable in config.headers_env.items():
-        value = os.environ.get(variable)
+        value = os.environ.get(variable, "").rstrip("\r\n")  # as a mounted secret ends
         if not value:
             raise ConfigError(
                 f"the environment variable {variable} for the header {name} is not set",
                 hint=f"export {variable} before the backup",
             )
         headers[name] = value
+    for name, value in headers.items():  # httpx would tell the value in its error
+        if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
+            raise ConfigError(
+                f"the header {name!r} of a Chroma source has a name or a value that no header may"
+                " have",
+                hint="ASCII only, no line breaks, no blanks at the ends",
+            )
     return headers
 
 
