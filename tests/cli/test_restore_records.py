@@ -93,3 +93,22 @@ def test_records_and_collections(
 
     assert take_back(settings) == 0
     assert chroma.find(*PLACE, "scripts") is None
+
+
+def test_a_second_undo_takes_back_the_restore_before(
+    workplace: Workplace, chroma: WritableServer
+) -> None:
+    workplace.run("backup", "vectors")
+    collection = chroma.find(*PLACE, "scripts")
+    assert collection is not None
+    for one in ("s1", "s2"):
+        chroma.delete(collection, [one])
+        restore = ["restore", "latest", "vectors", "--collection", "scripts", "--in-place"]
+        workplace.run(*restore, "--id", one, "--yes")
+    for left in ("s1", ""):
+        assert len(workplace.json("restore", "--list")) == (2 if left else 1)
+        workplace.run("restore", "--undo", "--yes")
+        assert {"s1", "s2"} & set(chroma.ids(collection)) == ({left} if left else set())
+    assert workplace.json("restore", "--list") == []
+    message, _ = workplace.error("restore", "--undo", "--yes", code=2)
+    assert "no restore to undo" in message

@@ -7,6 +7,7 @@ interrupted one goes on from there.
 from __future__ import annotations
 
 import contextlib
+import shlex
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -193,13 +194,14 @@ def _unfinished(path: Path) -> Exception:
     from safetake.sources.chroma import undo
 
     begin = undo.read(path).begin
-    words = ["safetake restore", str(begin.get("snapshot"))[:8], str(begin.get("source"))]
-    words += [f"--collection {name}" for name in begin.get("collections", [])]
-    words += ["--id …"] if begin.get("ids") else []
+    words = ["safetake", "restore", str(begin.get("snapshot"))[:8], str(begin.get("source"))]
+    for option, given in (("--collection", "collections"), ("--id", "ids")):
+        for name in begin.get(given, []):
+            words += [option, name]
     words += ["--exact"] if begin.get("exact") else (["--changed"] if begin.get("changed") else [])
     return RefusedError(
         f"a restore of records was cut off ({path})",
-        hint=f"go on with `{' '.join(words)} --in-place`, or take it back with"
+        hint=f"go on with `{shlex.join(words)} --in-place`, or take it back with"
         " `safetake restore --rollback`",
     )
 

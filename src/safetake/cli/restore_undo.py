@@ -31,8 +31,9 @@ class Done:
 
 
 def some(config: Config) -> list[Done]:
-    """Restores of records and keys, oldest first."""
+    """Restores of records and keys that were not taken back, oldest first."""
     from safetake.sources.chroma.undo import SUFFIX as RECORDS
+    from safetake.sources.chroma.undo import is_undone
     from safetake.sources.redis.undofile import SUFFIX as KEYS
     from safetake.state import state_folder
 
@@ -44,6 +45,8 @@ def some(config: Config) -> list[Done]:
     for kind, suffix in kinds:
         folder = state_folder(config.restore.state, kind, create=False)
         for path in folder.glob("*" + suffix) if folder.is_dir() else ():
+            if kind == "records" and is_undone(path):
+                continue
             name = path.name.removesuffix(suffix)
             found.append(Done(kind, name, path.stat().st_mtime_ns, path))
     return sorted(found, key=lambda done: done.time_ns)

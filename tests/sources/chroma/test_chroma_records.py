@@ -424,18 +424,18 @@ def test_an_undo_file_with_a_torn_end(tmp_path: Path) -> None:
     file = undo.UndoFile(path)
     file.write_begin({"source": "vectors"})
     one = Record("a", None, {"k": 1.0}, None, b"\0\0\x80\x3f")
-    place = {"tenant": "t", "database": "d", "name": "n", "space": "l2"}
+    place = {"tenant": "t", "database": "d", "name": "n", "space": "l2", "id": "i"}
     file.write_batch(place, undo.UPDATE, ["a"], {"a": one}, {"a": one}, ["a"])
     whole = path.read_bytes()
     for cut in range(whole.index(b"\n") + 1, len(whole)):
         path.write_bytes(whole[:cut])
         found = undo.read(path)
-        assert (found.begin, found.batches) == ({"source": "vectors"}, [])
+        assert (found.begin, found.places) == ({"source": "vectors"}, [])
         assert path.read_bytes() == whole[:cut], "a reader changed it"
         found.write_done({})
         assert path.read_bytes().startswith(whole[: whole.index(b"\n") + 1] + b'{"done"')
     path.write_bytes(whole)
-    (batch,) = undo.read(path).batches
+    (batch,) = undo.read(path).batches_back()
     assert batch.old == {"a": one}
     assert batch.new["a"].is_now(one, "l2")
     assert not batch.new["a"].is_now(None, "l2")

@@ -14,7 +14,7 @@ from safetake.errors import DamagedError
 from safetake.model import Node, Reader
 from safetake.sources.chroma import cosine
 from safetake.sources.chroma.export import COLLECTION, EMBEDDINGS, RECORDS
-from safetake.sources.chroma.record import Record
+from safetake.sources.chroma.record import Record, definition_of
 from safetake.sources.sqlite.vfs import BlobFile
 
 
@@ -52,16 +52,15 @@ class ExportedCollection:
             raise _damaged(f"{folder.name}/{COLLECTION}: {error}") from error
         configuration = self._about.get("configuration_json") or {}
         self.space = str((configuration.get("hnsw") or {}).get("space") or "l2")
+        self.dimension: int | None = self._about.get("dimension")
         self._lines: dict[str, tuple[int, int, int]] | None = None
 
     def definition(self) -> dict[str, Any]:
         """What makes a collection like it."""
-        made: dict[str, Any] = {"metadata": self._about.get("metadata")}
-        if self._about.get("schema"):
-            made["schema"] = self._about["schema"]
-        elif self._about.get("configuration_json"):
-            made["configuration"] = self._about["configuration_json"]
-        return made
+        about = self._about
+        return definition_of(
+            about.get("metadata"), about.get("schema"), about.get("configuration_json")
+        )
 
     def ids(self) -> list[str]:
         """All ids, in the order of the export. Raises DamagedError."""

@@ -46,6 +46,22 @@ class Record:
         }
 
 
+def definition_of(
+    metadata: dict[str, Any] | None, schema: Any, configuration: Any
+) -> dict[str, Any]:
+    """What `WritableServer.create` makes a collection like it of."""
+    made: dict[str, Any] = {"metadata": metadata or None}
+    if schema:
+        made["schema"] = schema
+    elif configuration:
+        made["configuration"] = configuration
+    found = (configuration or {}).get("embedding_function")
+    for key in ("keys", "#embedding", "float_list", "vector_index", "config", "embedding_function"):
+        schema = schema.get(key) if isinstance(schema, dict) else None
+    made["embedding_function"] = found or schema
+    return made
+
+
 def from_dict(known: dict[str, Any]) -> Record:
     """What `as_dict` wrote. Raises KeyError, ValueError."""
     return Record(

@@ -16,7 +16,7 @@ from safetake.config import ChromaConfig
 from safetake.errors import RefusedError, UsageError
 from safetake.model import Node, Progress, Reader
 from safetake.sources.chroma.record import Record, same
-from safetake.sources.chroma.rest_write import WritableServer, batch_of, server_of
+from safetake.sources.chroma.rest_write import WritableServer, batch_of, server_of, space_of
 from safetake.wording import nearest
 
 EXAMPLES = 10
@@ -30,6 +30,8 @@ class SnapshotCollection(Protocol):
     tenant: str
     database: str
     space: str
+    dimension: int | None
+    """None where no vector was ever added."""
 
     def definition(self) -> dict[str, Any]:
         """What makes a collection like it."""
@@ -142,6 +144,7 @@ def plan(
         plans = []
         for stored in chosen:
             one = CollectionPlan(stored, server.find(stored.tenant, stored.database, stored.name))
+            _refuse_another_shape(one)
             _compare(server, one, ids, changed, progress)
             plans.append(one)
     except BaseException:
@@ -226,6 +229,23 @@ def _refuse_other_server(
                 f"the server at {server.where} does not use {folder}: it has none of its"
                 " collections",
                 hint="correct `server` of the source",
+            )
+
+
+def _refuse_another_shape(one: CollectionPlan) -> None:
+    """A collection that was made anew since takes no vectors of another length."""
+    if one.live is None:
+        return
+    for what, now, then in (
+        ("vectors have {} numbers", one.live.get("dimension"), one.stored.dimension),
+        ("distance is {}", space_of(one.live), one.stored.space),
+    ):
+        if now is not None and then is not None and now != then:
+            raise RefusedError(
+                f"the collection {one.label} is another one now: its {what.format(now)},"
+                f" and in the snapshot {then}",
+                hint="rename it (`collection.modify(name=…)`) or delete it: then it is made anew as"
+                " it was; or restore with `--to DIR`",
             )
 
 

@@ -10,6 +10,7 @@ it shows.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from safetake.model import Progress
 from safetake.sources.chroma import undo as undo_file
 from safetake.sources.chroma.record import distance_ulps, same
 from safetake.sources.chroma.recordplan import EXAMPLES, CollectionPlan, RecordsPlan, plan
-from safetake.sources.chroma.rest_write import batch_of, loses_words
+from safetake.sources.chroma.rest_write import batch_of, loses_words, space_of
 from safetake.sources.chroma.undo import ADD, DELETE, UPDATE, Batch, UndoFile
 
 __all__ = ["RecordsPlan", "RecordsReport", "apply", "plan"]
@@ -67,7 +68,7 @@ def apply(
         undo_path.unlink(missing_ok=True)  # cut off before its first line
         file.write_begin(plan.facts)
     report = RecordsReport()
-    for batch in file.batches[-1:]:
+    for batch in islice(file.batches_back(), 1):
         _finish(plan, batch)
     for one in plan.collections:
         _Applying(plan, one, file, report, progress).run()
@@ -81,8 +82,10 @@ def _finish(plan: RecordsPlan, batch: Batch) -> None:
     for one in plan.collections:
         stored = one.stored
         place = (stored.tenant, stored.database, stored.name)
-        if one.live is not None and place == tuple(
-            known[key] for key in ("tenant", "database", "name")
+        if (
+            one.live is not None
+            and one.live["id"] == known["id"]
+            and place == tuple(known[key] for key in ("tenant", "database", "name"))
         ):
             plan.server.read_back(one.live, list(stored.records(batch.ids).values()))
 
@@ -113,6 +116,7 @@ class _Applying:
         if one.live is None:
             one.live = self._create()
         self._live = one.live
+        self._place["id"] = one.live["id"]
         work = [(ADD, one.missing)]
         if self._plan.changed:
             work.append((UPDATE, one.changed))
@@ -129,8 +133,7 @@ class _Applying:
         self._file.write_create(self._place)
         made = self._server.create(*place, stored.definition())
         self._report.created.append(stored.name)
-        hnsw = (made.get("configuration_json") or {}).get("hnsw") or {}
-        if (space := hnsw.get("space")) is not None and space != stored.space:
+        if (space := space_of(made)) is not None and space != stored.space:
             self._server.drop(made)
             raise RestoreError(
                 f"the collection {stored.name} was made with the distance {space!r},"

@@ -8,7 +8,7 @@ is deleted and added again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from safetake.config import ChromaConfig
@@ -32,6 +32,12 @@ def server_of(name: str, config: ChromaConfig) -> WritableServer:
             " folder while nobody uses it",
         )
     return WritableServer(config.model_copy(update={"url": url}))
+
+
+def space_of(collection: dict[str, Any]) -> str | None:
+    """How a server's collection measures distance, where it says so."""
+    hnsw = (collection.get("configuration_json") or {}).get("hnsw") or {}
+    return hnsw.get("space")
 
 
 def batch_of(dimension: int) -> int:
@@ -72,8 +78,13 @@ class WritableServer(Server):
             for key in ("schema", "configuration")
             if definition.get(key) is not None
         ]
-        # a schema is refused together with "hnsw:…" in the metadata, which says the same
-        if not tries or any(str(key).startswith("hnsw:") for key in definition["metadata"] or {}):
+        if any(str(key).startswith("hnsw:") for key in definition["metadata"] or {}):
+            # a schema is refused together with these, which say the same, but for one thing
+            function = definition.get("embedding_function")
+            if function is not None:
+                tries.insert(0, {"configuration": {"embedding_function": function}})
+            tries.append({})
+        elif not tries:
             tries.append({})
         for number, more in enumerate(tries, 1):
             try:
@@ -83,7 +94,8 @@ class WritableServer(Server):
                 if number == len(tries):
                     raise RestoreError(
                         f"the collection {name} cannot be made: {error}",
-                        hint="look at the server's log; nothing else was changed",
+                        hint="look at the server's log, then give the same command again, or take"
+                        " back what was done with `safetake restore --rollback`",
                     ) from error
         return dict(made) | {"tenant": tenant, "database": database}
 
@@ -170,14 +182,15 @@ class WritableServer(Server):
                     f"record {record.id!r} has a vector that is not finite: no server takes it",
                     hint="leave it out, or restore the whole folder",
                 )
-        body = {
-            "ids": [record.id for record in records],
-            "embeddings": [vector.astype(float).tolist() for vector in vectors],
-            "documents": [record.document for record in records],
-            "metadatas": [entry or None for entry in metadata],
-            "uris": [record.uri for record in records],
-        }
-        self._call("POST", f"{_path(collection)}/{verb}", body)
+        for some in _portions(records):
+            body = {
+                "ids": [record.id for record in records[some]],
+                "embeddings": [vector.astype(float).tolist() for vector in vectors[some]],
+                "documents": [record.document for record in records[some]],
+                "metadatas": [entry or None for entry in metadata[some]],
+                "uris": [record.uri for record in records[some]],
+            }
+            self._call("POST", f"{_path(collection)}/{verb}", body)
 
     def _there(self, tenant: str, database: str) -> bool:
         """Whether there is such a database: the server lists nothing, and no error, otherwise."""
@@ -197,6 +210,19 @@ class WritableServer(Server):
         except SourceError:
             self._call("POST", "tenants", {"name": tenant})
         self._call("POST", f"tenants/{quoted(tenant)}/databases", {"name": database})
+
+
+def _portions(records: Sequence[Record]) -> Iterator[slice]:
+    """Records that go together: Chroma 1.5.9 takes 40 MiB at once, and documents are of any
+    length."""
+    first = size = 0
+    for number, record in enumerate(records):
+        more = len(record.words()) + _JSON_BYTES_PER_NUMBER * (len(record.vector) // 4)
+        if number > first and size + more > _MOST_BYTES:
+            yield slice(first, number)
+            first, size = number, 0
+        size += more
+    yield slice(first, len(records))
 
 
 def loses_words(old: Record, new: Record) -> bool:

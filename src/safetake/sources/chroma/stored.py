@@ -17,7 +17,7 @@ from safetake.errors import DamagedError
 from safetake.model import Node, Reader
 from safetake.sources.chroma import catalogue, cosine
 from safetake.sources.chroma.database import NAME
-from safetake.sources.chroma.record import Record
+from safetake.sources.chroma.record import Record, definition_of
 from safetake.sources.chroma.vectors import StoredVectors
 from safetake.sources.sqlite.vfs import open_snapshot
 
@@ -75,6 +75,7 @@ class StoredCollection:
         self.name: str = known["name"]
         self.tenant, self.database = place
         self.space: str = known["space"]
+        self.dimension: int | None = known["dimension"]
         self._connection = connection
         self._reader = reader
         self._folder = folder
@@ -85,23 +86,19 @@ class StoredCollection:
         self._tables = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema")}
 
     def definition(self) -> dict[str, Any]:
-        """What makes a collection like it: `metadata`, and `schema` or `configuration`."""
+        """What makes a collection like it: see `record.definition_of`."""
         with _Plain():
-            made: dict[str, Any] = {
-                "metadata": self._values("collection_metadata", "collection_id", self.id) or None
-            }
+            metadata = self._values("collection_metadata", "collection_id", self.id)
             rows = catalogue.rows(
                 self._connection, "collections", ["id", "config_json_str", "schema_str"]
             )
         row = next(row for row in rows if row["id"] == self.id)
         schema, configuration = _json(row["schema_str"]), _json(row["config_json_str"])
-        if schema:
-            made["schema"] = schema
-        elif configuration and "_type" not in configuration:
-            made["configuration"] = configuration
-        elif not any(str(key).startswith("hnsw:") for key in made["metadata"] or {}):
-            made["configuration"] = {"hnsw": {"space": self.space}}
-        return made
+        if configuration and "_type" in configuration:
+            configuration = None  # of 0.5 and 0.6, which no newer server takes
+        if not configuration and not any(str(key).startswith("hnsw:") for key in metadata):
+            configuration = {"hnsw": {"space": self.space}}
+        return definition_of(metadata, schema, configuration)
 
     def ids(self) -> list[str]:
         """All ids, in the order in which they were added. Raises DamagedError."""

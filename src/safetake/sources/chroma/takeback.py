@@ -64,25 +64,33 @@ def undo(
                 f" is at {server.where} now",
                 hint="correct `url` or `server` of the source",
             )
-        for number, batch in enumerate(reversed(file.batches)):
+        used: dict[tuple[str, ...], str] = {}
+        for number, batch in enumerate(file.batches_back()):
             _batch(server, batch, result)
-            progress("undo", number + 1, len(file.batches))
+            used[_name_of(batch.collection)] = batch.collection["id"]
+            progress("undo", number + 1, len(file.places))
         for known in reversed(file.created):
-            _drop(server, known, result)
+            _drop(server, known, used.get(_name_of(known)), result)
     file.write_undone(result.as_dict())
     return result
 
 
-def _find(server: WritableServer, known: dict[str, Any]) -> dict[str, Any] | None:
-    return server.find(known["tenant"], known["database"], known["name"])
+def _name_of(known: dict[str, Any]) -> tuple[str, str, str]:
+    return known["tenant"], known["database"], known["name"]
+
+
+def _find(server: WritableServer, known: dict[str, Any], made: str | None) -> dict[str, Any] | None:
+    """The collection that was written to; None when it is gone, or was made anew since."""
+    found = server.find(*_name_of(known))
+    return None if found is not None and made not in (None, found["id"]) else found
 
 
 def _batch(server: WritableServer, batch: Batch, result: TakenBack) -> None:
     known, space = batch.collection, batch.collection["space"]
-    collection = _find(server, known)
+    collection = _find(server, known, known["id"])
     if collection is None:
-        if batch.old:
-            result.kept += [f"{known['name']}: {one}, the collection is gone" for one in batch.old]
+        gone = "the collection is gone, or was made anew since"
+        result.kept += [f"{known['name']}: {one}, {gone}" for one in batch.old]
         return
     now = server.read(collection, batch.ids)
     remove: list[str] = []
@@ -129,9 +137,11 @@ def _as_sent(records: Sequence[Record], space: str) -> list[Record]:
     return [replace(record, sent=sent[number].tobytes()) for number, record in enumerate(records)]
 
 
-def _drop(server: WritableServer, known: dict[str, Any], result: TakenBack) -> None:
+def _drop(
+    server: WritableServer, known: dict[str, Any], made: str | None, result: TakenBack
+) -> None:
     """Remove a collection that the restore made, unless an application has records in it."""
-    collection = _find(server, known)
+    collection = _find(server, known, made)
     if collection is None:
         return
     if left := server.ids(collection):

@@ -9,7 +9,8 @@ A file of JSON lines (0600), each synced before what it announces is done:
     {"undone": …}    all of it was taken back
 
 A last line that a power cut tore announced nothing. A file without `done` is a restore that was cut
-off: it is begun again with the same choices and goes on with the same file, or is undone.
+off: it is begun again with the same choices and goes on with the same file, or is undone. Such a
+file may be as large as the collections: one batch of it is in memory at a time.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,9 @@ from safetake.swap import sync_folder
 
 SUFFIX = ".jsonl"
 ADD, UPDATE, DELETE = "add", "update", "delete"
+_BATCH, _DONE, _UNDONE = b'{"batch":', b'{"done":', b'{"undone":'
+_TAIL = 1 << 20
+"""Longer than any last line but a batch's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +57,7 @@ class Batch:
     """Records of one collection that were changed together."""
 
     collection: dict[str, Any]
-    """tenant, database, name, space"""
+    """tenant, database, name, space; id"""
     how: str
     ids: list[str]
     old: dict[str, Record]
@@ -69,7 +74,8 @@ class UndoFile:
     path: Path
     begin: dict[str, Any] = field(default_factory=dict)
     created: list[dict[str, Any]] = field(default_factory=list)
-    batches: list[Batch] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
+    """Where the line of each batch begins."""
     done: bool = False
     undone: bool = False
     torn_at: int | None = None
@@ -80,6 +86,15 @@ class UndoFile:
     def unfinished(self) -> bool:
         """Whether the restore was cut off."""
         return bool(self.begin) and not (self.done or self.undone)
+
+    # reading
+
+    def batches_back(self) -> Iterator[Batch]:
+        """The batches from the last to the first. Raises RestoreError."""
+        with _readable(self.path), self.path.open("rb") as file:
+            for place in reversed(self.places):
+                file.seek(place)
+                yield _batch(json.loads(file.readline())["batch"])
 
     # writing; each raises RestoreError when the line is not durable
 
@@ -153,20 +168,19 @@ class UndoFile:
 
 
 def read(path: Path) -> UndoFile:
-    """Read a file, without a torn last line. Raises RestoreError."""
+    """Look through a file, without a torn last line. Raises RestoreError."""
     found = UndoFile(path)
-    try:
-        data = path.read_bytes()
-        end = data.rfind(b"\n") + 1
-        for line in data[:end].splitlines():
-            _take(found, json.loads(line))
-        if end < len(data):
-            found.torn_at = end
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RestoreError(
-            f"{path} cannot be read: {error}",
-            hint="it says what was there before; the snapshot itself is untouched",
-        ) from error
+    with _readable(path), path.open("rb") as file:
+        at = 0
+        for line in file:
+            if not line.endswith(b"\n"):
+                found.torn_at = at
+                break
+            if line.startswith(_BATCH):
+                found.places.append(at)
+            else:
+                _take(found, json.loads(line))
+            at += len(line)
     return found
 
 
@@ -174,16 +188,59 @@ def unfinished(folder: Path) -> list[Path]:
     """The files of restores that were cut off, oldest first. Raises RestoreError."""
     if not folder.is_dir():
         return []
-    return [path for path in sorted(folder.glob("*" + SUFFIX)) if read(path).unfinished]
+    return [
+        path
+        for path in sorted(folder.glob("*" + SUFFIX))
+        if not _last(path).startswith((_DONE, _UNDONE)) and read(path).unfinished
+    ]
+
+
+def is_undone(path: Path) -> bool:
+    """Whether all of a restore was taken back. Raises RestoreError."""
+    return _last(path).startswith(_UNDONE)
 
 
 def latest_done(folder: Path) -> Path | None:
     """The newest restore that can be undone. Raises RestoreError."""
     for path in sorted(folder.glob("*" + SUFFIX), reverse=True) if folder.is_dir() else ():
-        file = read(path)
-        if file.begin and not file.undone:
+        if not is_undone(path) and read(path).begin:
             return path
     return None
+
+
+def _last(path: Path) -> bytes:
+    """The last whole line; empty where it is so long that it is a batch's. Raises RestoreError."""
+    with _readable(path), path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _TAIL))
+        whole = file.read().rpartition(b"\n")[0]
+    _, newline, line = whole.rpartition(b"\n")
+    return line if newline or size <= _TAIL else b""
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RestoreError(
+            f"{path} cannot be read: {error}",
+            hint="it says what was there before; the snapshot itself is untouched",
+        ) from error
+
+
+def _batch(known: dict[str, Any]) -> Batch:
+    return Batch(
+        known["collection"],
+        known["how"],
+        known["ids"],
+        {each["id"]: from_dict(each) for each in known["old"]},
+        {
+            one: Becoming(words, frozenset(keys), base64.b64decode(vector, validate=True))
+            for one, (words, keys, vector) in known["new"].items()
+        },
+        frozenset(known["again"]),
+    )
 
 
 def _take(found: UndoFile, line: dict[str, Any]) -> None:
@@ -191,21 +248,6 @@ def _take(found: UndoFile, line: dict[str, Any]) -> None:
         found.begin = line["begin"]
     elif "create" in line:
         found.created.append(line["create"])
-    elif "batch" in line:
-        known = line["batch"]
-        found.batches.append(
-            Batch(
-                known["collection"],
-                known["how"],
-                known["ids"],
-                {each["id"]: from_dict(each) for each in known["old"]},
-                {
-                    one: Becoming(words, frozenset(keys), base64.b64decode(vector, validate=True))
-                    for one, (words, keys, vector) in known["new"].items()
-                },
-                frozenset(known["again"]),
-            )
-        )
     elif "done" in line:
         found.done, found.undone = True, False
     elif "undone" in line:
