@@ -255,6 +255,49 @@ def prepare(page: Path, run: object, place: Path, port: int) -> set[str]:
     elif page.name == "kubernetes.md":
         toml = re.findall(r"^```toml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)[0]
         (place / "kubernetes.toml").write_text(toml, encoding="utf-8")
+    elif page.name == "what-happened.md":
+        run(f'python3 -c "{BEFORE}"')
+        run("safetake backup")
+        run(f'python3 -c "{ACCIDENTS.format(port=port)}"')
     elif page.name != "commands.md":
         run("safetake backup")
     return done
+
+
+BEFORE = """
+import sqlite3
+db = sqlite3.connect('data/projects.db')
+db.execute('CREATE TABLE episodes (id INTEGER PRIMARY KEY, title TEXT)')
+db.execute('CREATE INDEX by_title ON episodes (title)')
+db.executemany('INSERT INTO episodes (title) VALUES (?)', ['a', 'b', 'c'])
+db.commit()
+"""
+ACCIDENTS = """
+import pathlib, redis, sqlite3
+db = sqlite3.connect('data/projects.db')
+db.execute('DELETE FROM projects WHERE id = 20')
+db.execute('DROP TABLE episodes')
+db.commit()
+redis.Redis(port={port}).delete('job:7')
+pathlib.Path('data/scripts/one.txt').unlink()
+"""
+
+
+def test_both_languages_know_the_same_accidents() -> None:
+    english, korean = (
+        (DOCS / "runbook" / name).read_text(encoding="utf-8")
+        for name in ("what-happened.md", "what-happened.ko.md")
+    )
+
+    def typed(text: str) -> list[str]:
+        found = re.findall(r"^(?:\$ )?safetake [^#\n]*", text, re.MULTILINE)
+        return [line.removeprefix("$ ").replace(" --language ko", "").strip() for line in found]
+
+    assert typed(english) == typed(korean)
+    for text in (english, korean):
+        heads = {
+            re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-")
+            for head in re.findall(r"^## (.+)$", text, re.MULTILINE)
+        }
+        assert set(re.findall(r"\(#([^)]+)\)", text)) <= heads
+        assert len(heads) == 13

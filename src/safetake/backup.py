@@ -142,8 +142,8 @@ def chosen_sources(config: Config, words: list[str] | None, job: str | None) -> 
             from safetake.wording import nearest
 
             raise UsageError(
-                f"there is no source {name!r} in the configuration",
-                hint=nearest(name, config.sources) or "see [sources] in the configuration",
+                f"there is no source {name!r} in the configuration{nearest(name, config.sources)}",
+                hint="see [sources] in the configuration",
             )
     return list(dict.fromkeys(names))
 

@@ -55,22 +55,27 @@ def describe(repository: PasswordPlace) -> str:
     return f"the environment variable {FALLBACKS[0]} or {FALLBACKS[1]}"
 
 
-def read_file(path: Path) -> str:
+BRING_BACK = (
+    "bring the password back from where a copy is kept; every other password of the repository "
+    "opens it, too. For a new repository `safetake init` makes one"
+)
+
+
+def read_file(path: Path, hint: str = BRING_BACK) -> str:
     """The password in a file, a byte order mark and white space around it dropped.
 
-    Raises ConfigError when it can not be read, is no UTF-8, or is empty.
+    Raises ConfigError, with the hint, when it can not be read, is no UTF-8, or is empty.
     """
     try:
         password = path.read_bytes().decode("utf-8-sig").strip()
     except OSError as error:
         raise ConfigError(
-            f"the password file {path} can not be read: {error.strerror}",
-            hint="`safetake init` makes one when there is none",
+            f"the password file {path} can not be read: {error.strerror}", hint=hint
         ) from None
     except UnicodeDecodeError:
-        raise ConfigError(f"the password file {path} is not UTF-8 text") from None
+        raise ConfigError(f"the password file {path} is not UTF-8 text", hint=hint) from None
     if not password:
-        raise ConfigError(f"the password file {path} is empty")
+        raise ConfigError(f"the password file {path} is empty", hint=hint)
     return password
 
 
@@ -120,7 +125,8 @@ def _from_environment(name: str) -> str:
     password = os.environ.get(name, "")
     if not password:
         raise ConfigError(
-            f"the environment variable {name} (repository.password_env) is not set or empty"
+            f"the environment variable {name} (repository.password_env) is not set or empty",
+            hint=f"set {name} to the repository's password, as whoever runs the jobs does",
         )
     return password
 

@@ -21,6 +21,11 @@ def nearest(word: str, right: Iterable[str]) -> str:
     return ""
 
 
+def counted(number: int, what: str) -> str:
+    """`1 row`, `2 rows`."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def size(count: float) -> str:
     """Bytes for people, in powers of 1024, three digits: `0 B`, `1.50 KiB`, `12.3 MiB`."""
     if count < 1024:

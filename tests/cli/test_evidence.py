@@ -52,8 +52,17 @@ def test_what_was_edited_is_refused(workplace: Workplace) -> None:
 
 
 def test_mistakes(workplace: Workplace) -> None:
-    assert "no document" in workplace.error("evidence", "show", "abc", code=2)[0]
+    message, hint = workplace.error("evidence", "show", code=2)
+    assert (message, "leave some" in hint) == ("there is no evidence yet", True)
+    assert "'nosuch'" in workplace.error("evidence", "list", "--kind", "nosuch", code=2)[0]
     workplace.run("verify")
+    assert "no document" in workplace.error("evidence", "show", "abc", code=2)[0]
+    said = workplace.run("evidence", "list", "--failed").stdout
+    assert said == "none of 1 document is like that\n"
+    for words in (["evidence", "export"], ["kit"]):
+        message, hint = workplace.error(*words, "--output", "nosuch/x.md", code=2)
+        assert message == "nosuch/x.md cannot be written: No such file or directory"
+        assert hint == "name a file in a folder that is there and may be written"
     assert "ends in none of" in workplace.error("evidence", "export", "--output", "x", code=2)[0]
     workplace.run("evidence", "export", "--output", "x.md")
     again = workplace.error("evidence", "export", "--output", "x.md", code=2)

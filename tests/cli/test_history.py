@@ -104,7 +104,12 @@ def test_filters(workplace: Workplace) -> None:
     assert {r["kind"] for r in place.json("history", "--kind", "check")["records"]} == {"check"}
     assert place.json("history", "--since", "1h")["records"] == everything
     assert place.json("history", "--since", "2100-01-01")["records"] == []
-    assert "nothing is on record" in place.run("history", "--failed").stdout
+    assert "nothing like that is on record" in place.run("history", "--failed").stdout
+    assert place.json("history", "--kind", "daemon")["records"] == []
+    message, _ = place.error("history", "--kind", "backups", code=2)
+    assert message == "there is no kind of run 'backups' (did you mean 'backup'?)"
+    message, _ = place.error("history", "--job", "nightlyy", code=2)
+    assert message == "there is no job 'nightlyy' (did you mean 'nightly'?)"
     place.error("history", "--since", "tomorrow", code=2)
 
 

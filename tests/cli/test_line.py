@@ -110,6 +110,13 @@ def test_exit_12_wrong_password(workplace: Workplace) -> None:
         assert "not this one" not in done.stdout + done.stderr
 
 
+def test_a_password_that_is_gone_is_not_made_anew(workplace: Workplace) -> None:
+    (workplace.folder / "safetake.password").unlink()
+    _, hint = workplace.error("snapshots", code=2)
+    assert hint.startswith("bring the password back from where a copy is kept")
+    assert "bring the password back" in workplace.error("init", code=2)[1]
+
+
 def without_capabilities(words: list[str]) -> list[str]:
     """Root reads everything; without these capabilities it does not."""
     if os.geteuid() != 0:
@@ -259,3 +266,26 @@ def test_completion_of_words_names_and_ids(workplace: Workplace) -> None:
     assert found == ["latest", workplace.json("snapshots")[0]["id"][:8]]
     (workplace.folder / "safetake.toml").write_text("broken")
     assert complete(workplace, "safetake backup ") == []
+
+
+def test_tables_and_words_keep_to_the_terminal(workplace: Workplace) -> None:
+    from safetake.cli import output
+
+    long = "scripts that were written in the night before the deadline"
+    snippet = (
+        "from safetake.cli import output as o\n"
+        f"o.table(['source', 'what', 'lost', ''], [['a', {long!r}, '1234567', {long!r}]], [2])\n"
+        f"o.table(['what', 'lost'], [[{long!r}, '7654321']], [1])\n"
+        "o.note('warning: one two three four five six `safetake restore --undo` seven eight')\n"
+    )
+    workplace.program = ["-c", snippet]
+    for columns in (60, 40):
+        shown = in_a_terminal(workplace, COLUMNS=str(columns)).splitlines()
+        assert max(map(output.width, shown)) <= columns
+        text = "\n".join(shown)
+        assert "1234567" in text
+        assert "7654321" in text
+        assert "`safetake restore --undo`" in text
+    plain = workplace.run().stdout
+    assert plain.count(long) == 3, "what is no terminal gets everything"
+    assert workplace.run().stderr.count("\n") == 1

@@ -122,6 +122,10 @@ def test_a_choice_of_rows(damaged: Workplace) -> None:
     }.items():
         said, _ = damaged.error("rows", "latest", "projects", *words, code=2)
         assert message in said, words
+    for words in (("--table", "projects"), ("--changed",), ("--since", "1h"), ("--where", "1")):
+        said, hint = damaged.error("rows", "--undo", "latest", *words, code=2)
+        assert said == f"{words[0]} does not go with --undo: all that one --apply did is taken back"
+        assert hint == "leave it out"
     assert "no application" in damaged.error("rows", "--undo", "x", "--yes", code=2)[0]
     assert "has no rows" in damaged.error("rows", "latest", "scripts", code=2)[0]
     assert count(damaged) == 91
@@ -142,10 +146,16 @@ def test_somebody_is_asked(damaged: Workplace) -> None:
     import pty
     import subprocess
 
-    for answer, expected in (("n\n", 91), ("y\n", 101)):
+    undo = ("rows", "--undo", "latest")
+    for words, answer, code, expected in (
+        (("rows", "latest", "projects", "--apply"), "n\n", 1, 91),
+        (("rows", "latest", "projects", "--apply"), "y\n", 0, 101),
+        (undo, "n\n", 1, 101),
+        (undo, "y\n", 0, 91),
+    ):
         main, other = pty.openpty()
         process = subprocess.Popen(
-            damaged.command("rows", "latest", "projects", "--apply"),
+            damaged.command(*words),
             cwd=damaged.folder,
             env={**damaged.environment, "TERM": "xterm"},
             stdin=other,
@@ -156,8 +166,9 @@ def test_somebody_is_asked(damaged: Workplace) -> None:
         said, _ = process.communicate(timeout=60)
         os.close(main)
         os.close(other)
-        assert process.returncode == 0, said
-        assert b"Bring rows back" in said
+        assert process.returncode == code, said
+        assert (b"Take them back" if words == undo else b"Bring rows back") in said
+        assert (b"nothing was changed" in said) == bool(code)
         assert count(damaged) == expected
 
 

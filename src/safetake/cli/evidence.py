@@ -24,34 +24,40 @@ def command() -> None:
 
 
 @command.command("list")
-@click.option("--kind", metavar="KIND", help="Only: verify, restore, drill, runbook or kit.")
+@click.option("--kind", type=click.Choice(["verify", "restore", "drill", "runbook", "kit"]),
+              metavar="KIND", help="Only: verify, restore, drill, runbook or kit.")  # fmt: skip
 @click.option("--failed", is_flag=True, help="Only what failed.")
 @pass_settings
 def list_(settings: Settings, kind: str | None, failed: bool) -> int:
     """List the documents, the newest last."""
     from safetake.cli import output
-    from safetake.clock import go_time
+    from safetake.cli.snapshots import local_time
     from safetake.evidence import load_all
-    from safetake.wording import duration
+    from safetake.wording import counted, duration
 
     with settings.open(settings.load()) as repository:
-        found = [
-            one
-            for one in load_all(repository)
-            if (kind is None or one.kind == kind) and not (failed and one.verdict == "passed")
-        ]
+        documents = load_all(repository)
+    found = [
+        one
+        for one in documents
+        if (kind is None or one.kind == kind) and not (failed and one.verdict == "passed")
+    ]
     if settings.json:
         output.document([one.as_dict() for one in found])
         return 0
     if not found:
-        output.line("no evidence: `safetake verify` and `safetake drill` leave some")
+        output.line(
+            f"none of {counted(len(documents), 'document')} is like that"
+            if documents
+            else "no evidence: `safetake verify` and `safetake drill` leave some"
+        )
         return 0
     output.table(
         ["id", "time", "what", "verdict", "checks", "took", "snapshot"],
         [
             [
                 one.id[:8],
-                go_time(one.ended_ns)[:19].replace("T", " "),
+                local_time(one.ended_ns),
                 one.name if one.kind in one.name else f"{one.kind} {one.name}",
                 one.verdict,
                 str(len(one.checks)),
@@ -111,9 +117,14 @@ def export(settings: Settings, wanted: str, target: Path, language: str) -> int:
         with target.open("xb") as file:
             file.write(content)
     except FileExistsError:
-        raise UsageError(f"{target} exists already and is never overwritten") from None
+        raise UsageError(
+            f"{target} exists already and is never overwritten", hint="name another file"
+        ) from None
     except OSError as error:
-        raise UsageError(f"{target}: {error.strerror}") from error
+        raise UsageError(
+            f"{target} cannot be written: {error.strerror}",
+            hint="name a file in a folder that is there and may be written",
+        ) from error
     if settings.json:
         output.document({"id": found.id, "file": str(target), "bytes": len(content)})
     elif not settings.quiet:
@@ -161,6 +172,10 @@ def _find(repository: Repository, wanted: str) -> Evidence:
     from safetake.evidence import load_all
 
     documents = load_all(repository)
+    if not documents:
+        raise UsageError(
+            "there is no evidence yet", hint="`safetake verify` and `safetake drill` leave some"
+        )
     found = documents[-1:] if wanted == "latest" else [
         one for one in documents if wanted and one.id.startswith(wanted)
     ]  # fmt: skip

@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from safetake.cli.common import Command, Settings, pass_settings
+from safetake.cli.common import Command, Settings, choose, pass_settings
 
 if TYPE_CHECKING:
     from safetake.operate.history import History, Record
 
 LISTED = 30
+KINDS = (
+    "backup", "verify", "check", "integrity", "prune", "copy", "restore", "rows", "drill",
+    "runbook", "kit", "key", "unlock", "init", "daemon", "missed",
+)  # fmt: skip
 
 
 @click.command(cls=Command)
@@ -51,6 +55,8 @@ def command(
 
         since_ns = round(parse_time(since, time.time()) * 1e9)
     config = settings.load()
+    if kind is not None:
+        choose([kind], KINDS, "kind of run")
     unreachable = ""
     with contextlib.ExitStack() as stack:
         history = History(config)
@@ -60,6 +66,8 @@ def command(
             unreachable = str(error)
         problems = history.verify() if verify else []
         records = history.records()
+        if job is not None:
+            choose([job], sorted({*config.jobs, *(one.job for one in records if one.job)}), "job")
         chosen = [
             record
             for record in records
@@ -101,7 +109,7 @@ def _show(records: list[Record]) -> None:
     from safetake.wording import duration
 
     if not records:
-        output.line("nothing is on record")
+        output.line("nothing like that is on record")
         return
     rows = [
         [

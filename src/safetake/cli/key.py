@@ -66,7 +66,9 @@ def add_key(settings: Settings, new_password_file: Path | None) -> int:
         run.repository = repository
         run.facts["action"] = "add"
         if new_password_file is not None:
-            password = read_file(new_password_file)
+            password = read_file(
+                new_password_file, hint="write the new password into it: one line, mode 0600"
+            )
         else:
             password = click.prompt(
                 "new password", hide_input=True, confirmation_prompt=True, err=True

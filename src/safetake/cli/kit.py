@@ -47,7 +47,7 @@ def command(settings: Settings, target: Path | None, with_password: bool, check:
 
             def told(words: str) -> None:
                 if not (settings.json or settings.quiet):
-                    output.note(output.printable_lines(f"  $ {words}"))
+                    output.note(output.printable_lines(f"  $ {words}"), whole=True)
 
             with recorded(config, "kit") as run:
                 run.repository = repository
@@ -72,9 +72,14 @@ def command(settings: Settings, target: Path | None, with_password: bool, check:
                 file.flush()
                 os.fsync(fd)
         except FileExistsError:
-            raise UsageError(f"{target} exists already and is never overwritten") from None
+            raise UsageError(
+                f"{target} exists already and is never overwritten", hint="name another file"
+            ) from None
         except OSError as error:
-            raise UsageError(f"{target}: {error.strerror}") from error
+            raise UsageError(
+                f"{target} cannot be written: {error.strerror}",
+                hint="name a file in a folder that is there and may be written",
+            ) from error
     if settings.json:
         output.document({"page": page, "file": str(target) if target else None})
     elif target is None:

@@ -1,7 +1,8 @@
 """Everything that is printed: results on stdout, all else on stderr.
 
-With --json a command prints exactly one document. Tables are aligned text; on a terminal their last
-column is cut to its width. Colour is for terminals only and honours NO_COLOR.
+With --json a command prints exactly one document. Tables are aligned text, and text for people is
+broken between words; on a terminal both keep to its width. Colour is for terminals only and honours
+NO_COLOR.
 """
 
 from __future__ import annotations
@@ -16,6 +17,10 @@ from collections.abc import Sequence
 from typing import Any, TextIO
 
 from safetake.wording import printable
+
+_STYLES = re.compile("\x1b\\[[0-9;]*m")
+_TEXT, _LAST = 19, 10
+"""Columns to which the texts of a table, and its last one, are cut at most."""
 
 
 class Closed(Exception):
@@ -42,8 +47,12 @@ def document(value: Any) -> None:
     write(json.dumps(value, ensure_ascii=True, indent=2) + "\n")
 
 
-def note(text: str) -> None:
-    """One line to stderr, for people. When nobody reads it any more, the work goes on."""
+def note(text: str, *, whole: bool = False) -> None:
+    """One line to stderr, for people, `wrapped` on a terminal unless it must stay `whole`. When
+    nobody reads it any more, the work goes on.
+    """
+    if sys.stderr.isatty() and not whole:
+        text = "\n".join(wrapped(each, columns()) for each in text.split("\n"))
     try:
         print(text, file=sys.stderr, flush=True)
     except BrokenPipeError:
@@ -79,7 +88,8 @@ def printable_lines(text: str) -> str:
 
 
 def width(text: str) -> int:
-    """Columns of a terminal: wide characters (Korean, Chinese, Japanese) take two."""
+    """Columns of a terminal: wide characters (Korean, Chinese, Japanese) take two, styles none."""
+    text = _STYLES.sub("", text)
     if text.isascii():
         return len(text)
     return sum(
@@ -98,37 +108,69 @@ def cut(text: str, columns: int) -> str:
         if used > columns:
             break
         kept.append(c)
-    return "".join(kept) + "…"
+    return "".join(kept).rstrip("…") + "…"
+
+
+def columns() -> int:
+    """How wide the terminal is; 80 where there is none."""
+    return shutil.get_terminal_size((80, 24)).columns
 
 
 def wrapped(text: str, columns: int = 80) -> str:
     """The text in lines of so many columns, broken between words only; those after the first are
     set in. A command in backticks stays in one line, so that it can be copied.
     """
-    whole = re.sub(r"`[^`\n]*`", lambda found: found[0].replace(" ", "\0"), text)
-    lines, used = [""], 0
-    for word in whole.split(" "):
-        if used and used + 1 + width(word) > columns:
-            lines.append("  " + word)
-            used = 2 + width(word)
+    if width(text) <= columns:
+        return text
+    plain = text.lstrip(" ")
+    indent = " " * (len(text) - len(plain))
+    whole = re.sub(r"`[^`\n]*`", lambda found: found[0].replace(" ", "\0"), plain)
+    first, *words = whole.split(" ")
+    lines = [indent + first]
+    for word in words:
+        if width(lines[-1]) + 1 + width(word) > columns:
+            lines.append(f"{indent}  {word}")
         else:
-            lines[-1] += (" " if lines[-1] else "") + word
-            used = width(lines[-1])
+            lines[-1] += f" {word}"
     return "\n".join(lines).replace("\0", " ")
+
+
+def paragraph(text: str) -> None:
+    """One line of any length to stdout, `wrapped`. Raises Closed."""
+    line(wrapped(text, min(80, columns())))
+
+
+def _narrow(widths: list[int], right: Sequence[int], limit: int) -> None:
+    """Make a table fit: its last text gives way first, then the widest; never a number, which
+    would be another one.
+    """
+    excess = sum(widths) + 2 * (len(widths) - 1) - limit
+    last = len(widths) - 1
+    if excess > 0 and last not in right:
+        given = min(excess, max(0, widths[last] - _LAST))
+        widths[last] -= given
+        excess -= given
+    while excess > 0:
+        wide = [i for i, columns in enumerate(widths) if i not in right and columns > _TEXT]
+        if not wide:
+            return
+        widths[max(wide, key=widths.__getitem__)] -= 1
+        excess -= 1
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
     """Aligned columns under their heads; those in `right` are numbers. Raises Closed."""
     cells = [[printable(cell) for cell in row] for row in rows]
     widths = [max(width(c) for c in column) for column in zip(heads, *cells, strict=True)]
-    terminal = sys.stdout.isatty()
-    limit = shutil.get_terminal_size((80, 24)).columns if terminal else sys.maxsize
+    limit = columns() if sys.stdout.isatty() else sys.maxsize
+    _narrow(widths, right, limit)
 
     def join(row: Sequence[str]) -> str:
         parts = []
-        for i, (cell, columns) in enumerate(zip(row, widths, strict=True)):
-            pad = " " * (columns - width(cell))
-            parts.append(pad + cell if i in right else cell + pad)
+        for i, (cell, room) in enumerate(zip(row, widths, strict=True)):
+            shown = cut(cell, room)
+            pad = " " * (room - width(shown))
+            parts.append(pad + shown if i in right else shown + pad)
         return cut("  ".join(parts).rstrip(), limit)
 
     line(style(join(heads), "1"))

@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 @click.option(
     "--in-place", is_flag=True, help="Replace the live data, in a way that can be undone."
 )
-@click.option("--dry-run", is_flag=True, help="Print the plan and what will be lost; do nothing.")
+@click.option(
+    "--dry-run", "-n", is_flag=True, help="Print the plan and what will be lost; do nothing."
+)
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @click.option("--online", is_flag=True, help="Leave the services running.")
 @click.option(
@@ -130,7 +132,8 @@ def command(
     _together(chosen[0], [option for option, there in options.items() if there])
     if resume or rollback or listing:
         if snapshot is not None:
-            raise UsageError(f"{chosen[0]} takes no ID: it is about the restore that is open")
+            about = "all restores" if listing else "the restore that is open"
+            raise UsageError(f"{chosen[0]} takes no ID: it is about {about}", hint="leave it out")
         if rollback:
             return back.roll_back(settings)
         return live.end(settings, resume=True) if resume else live.show(settings)
@@ -226,7 +229,7 @@ def _mode(online: bool, beside: bool) -> str:
     from safetake.errors import UsageError
 
     if online and beside:
-        raise UsageError("--online and --beside exclude each other")
+        raise UsageError("--online and --beside exclude each other", hint="leave one out")
     return "online" if online else "beside" if beside else ""
 
 
@@ -269,6 +272,9 @@ def _beside(
     return report.exit_code
 
 
+_FITS = "of sqlite `safetake rows`, of files --path, of redis --keys, of chroma --collection"
+
+
 def _some(
     settings: Settings,
     repository: Repository,
@@ -289,14 +295,19 @@ def _some(
     from safetake.errors import UsageError
 
     if len(sources) != 1:
-        raise UsageError("name the one SOURCE that the records or keys belong to")
+        raise UsageError(
+            "name the one SOURCE that the records or keys belong to",
+            hint="safetake restore latest SOURCE --in-place …",
+        )
     name = choose(sources, list(config.sources), "source")[0]
     source = config.sources[name]
     if patterns or db is not None:
         from safetake.cli.restore_keys import restore_keys
 
         if source.type != "redis":
-            raise UsageError(f"--keys and --db are for Redis, and {name!r} is {source.type}")
+            raise UsageError(
+                f"--keys and --db are for Redis, and {name!r} is {source.type}", hint=_FITS
+            )
         return restore_keys(
             settings, repository, found, name, source, list(patterns), db,
             changed=changed, dry_run=dry_run, yes=yes,
@@ -304,9 +315,12 @@ def _some(
     from safetake.cli.restore_records import restore_collection
 
     if source.type != "chroma":
-        raise UsageError(f"--collection is for Chroma, and {name!r} is {source.type}")
+        raise UsageError(f"--collection is for Chroma, and {name!r} is {source.type}", hint=_FITS)
     if not collections:
-        raise UsageError("--id needs --collection: ids are unique in a collection only")
+        raise UsageError(
+            "--id needs --collection: ids are unique in a collection only",
+            hint="add --collection NAME",
+        )
     return restore_collection(
         settings, repository, found, name, source, list(collections), list(ids),
         changed=changed, exact=exact, dry_run=dry_run, yes=yes,

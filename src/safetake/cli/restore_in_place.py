@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -50,8 +50,9 @@ def restore(
     dry_run: bool,
     yes: bool,
     undo_of: str = "",
+    documents: list[Any] | None = None,
 ) -> int:
-    """Plan, ask, do, print."""
+    """Plan, ask, do, print; with --json into `documents`, when they are given."""
     from safetake.cli.restore_records import refuse_cut_off
     from safetake.operate.history import facts, recorded
     from safetake.recovery.inplace import restore_in_place
@@ -79,13 +80,16 @@ def restore(
             facts.restored(run, outcome, "undo" if undo_of else "in place", _code(outcome))
             total = sum(int(source.entry.get("bytes") or 0) for source in plan.sources.values())
             run.facts |= {"bytes": total, "undo_of": undo_of}
+    if settings.json:
+        told = plan.as_dict() if outcome is None else outcome.as_dict()
+        output.document(told) if documents is None else documents.append(told)
+    elif outcome is not None:
+        _show(settings, outcome)
+    elif not dry_run:
+        output.line("nothing was changed")
     if outcome is None:
-        if settings.json:
-            output.document(plan.as_dict())
-        elif not dry_run:
-            output.line("nothing was changed")
         return 0 if dry_run else 1
-    return _done(settings, outcome)
+    return _code(outcome)
 
 
 def _agree(settings: Settings, *, dry_run: bool, yes: bool) -> Agree:
@@ -179,14 +183,11 @@ def show_plan(plan: PlannedRestore) -> None:
 
 
 def _say(text: str) -> None:
-    output.line(output.wrapped(printable(text)))
+    output.line(output.wrapped(printable(text), min(80, output.columns())))
 
 
-def _done(settings: Settings, outcome: Outcome) -> int:
+def _show(settings: Settings, outcome: Outcome) -> None:
     good = outcome.ended == "committed"
-    if settings.json:
-        output.document(outcome.as_dict())
-        return _code(outcome)
     if not settings.quiet:
         output.line()
         output.table(
@@ -213,7 +214,6 @@ def _done(settings: Settings, outcome: Outcome) -> int:
         output.note(output.wrapped(output.printable_lines(f"note: {problem}")))
     for problem in outcome.problems:
         output.note(output.wrapped(output.printable_lines(f"does not run: {problem}")))
-    return _code(outcome)
 
 
 def _code(outcome: Outcome) -> int:
@@ -246,7 +246,11 @@ def end(settings: Settings, *, resume: bool) -> int:
         # the steps are not all of it: from the crash until now nothing was at work
         outcome.downtime = downtime(load(restores_folder(config) / outcome.id).timeline())
         facts.restored(run, outcome, action, _code(outcome))
-    return _done(settings, outcome)
+    if settings.json:
+        output.document(outcome.as_dict())
+    else:
+        _show(settings, outcome)
+    return _code(outcome)
 
 
 def undo(settings: Settings, wanted: str, *, dry_run: bool, yes: bool) -> int:
@@ -257,6 +261,7 @@ def undo(settings: Settings, wanted: str, *, dry_run: bool, yes: bool) -> int:
 
     config = settings.load()
     journal, by_snapshot = undoable(config, wanted)
+    documents: list[Any] = []
     code = 0
     with settings.open(config) as repository:
         for snapshot, names in by_snapshot.items():
@@ -277,8 +282,14 @@ def undo(settings: Settings, wanted: str, *, dry_run: bool, yes: bool) -> int:
                     dry_run=dry_run,
                     yes=yes,
                     undo_of=journal.id,
+                    documents=documents,
                 ),
             )
+            if code == 1:
+                break  # not agreed to, or a service does not run: the rest waits
+    if settings.json:
+        # a damaged store was saved in a snapshot of its own
+        output.document(documents[0] if len(documents) == 1 else {"restores": documents})
     return code
 
 
@@ -294,6 +305,7 @@ def show(settings: Settings) -> int:
     found = [
         {
             "restore": journal.id,
+            "what": "sources",
             "time": journal.plan["time"],
             "snapshot": journal.plan["snapshot"],
             "sources": list(journal.plan["sources"]),
@@ -304,7 +316,16 @@ def show(settings: Settings) -> int:
         for journal in journals(restores_folder(config))
     ]
     found += [
-        {"restore": done.id, "time": go_time(done.time_ns), "snapshot": "", "sources": [done.kind]}
+        {
+            "restore": done.id,
+            "what": done.kind,
+            "time": go_time(done.time_ns),
+            "snapshot": "",
+            "sources": [done.id.partition("-")[2]],
+            "ended": "committed",
+            "reason": "",
+            "undo_of": "",
+        }
         for done in some(config)
     ]
     found.sort(key=lambda one: parse_go_time(one["time"]))
@@ -313,14 +334,17 @@ def show(settings: Settings) -> int:
         return 0
     rows = [
         [
-            one["restore"] if "ended" not in one else one["restore"][:8],
+            one["restore"][:8] if one["what"] == "sources" else one["restore"],
             local_time(parse_go_time(one["time"])),
             one["snapshot"][:8],
-            one.get("ended", "done"),
-            one.get("undo_of", "")[:8],
-            ", ".join(one["sources"]),
+            one["ended"],
+            one["undo_of"][:8],
+            ", ".join(one["sources"]) + ("" if one["what"] == "sources" else f" ({one['what']})"),
         ]
         for one in found
     ]
+    if not rows:
+        output.line("no restore in place is on record on this machine")
+        return 0
     output.table(["restore", "begun", "snapshot", "ended", "undo of", "sources"], rows)
     return 0

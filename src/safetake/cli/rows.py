@@ -41,8 +41,9 @@ LISTED = 100
 @click.option("--recycled", is_flag=True, help="With --changed: also over rows that may be others.")
 @click.option("--fire-triggers", is_flag=True, help="Let the tables' triggers fire.")
 @click.option("--undo", metavar="ID", help="Take an earlier --apply back; `latest` is the newest.")
-@click.option("--dry-run", is_flag=True, help="Do everything, roll it back, and say what it was.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", "-n", is_flag=True,
+              help="Do everything, roll it back, and say what it was.")  # fmt: skip
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 @pass_settings
 def command(
     settings: Settings,
@@ -79,15 +80,36 @@ def command(
                 "--undo takes no snapshot and no --apply",
                 hint="`safetake rows --undo latest`, or the id that --apply printed",
             )
+        choice: dict[str, object] = {
+            "--table": tables,
+            "--where": where,
+            "--since": since,
+            "--until": until,
+            "--time-column": time_column,
+            "--missing": missing,
+            "--changed": changed,
+            "--extra": extra,
+            "--recycled": recycled,
+        }
+        if given := [name for name, value in choice.items() if value]:
+            raise UsageError(
+                f"{given[0]} does not go with --undo: all that one --apply did is taken back",
+                hint="leave it out",
+            )
         return _undo(settings, undo, dry_run, fire_triggers, yes)
     if snapshot is None or source is None:
         raise UsageError("ID and SOURCE are needed", hint="safetake rows latest SOURCE")
     if (recycled or fire_triggers or dry_run or yes) and not apply:
-        raise UsageError("--recycled, --fire-triggers, --dry-run and --yes go with --apply")
+        raise UsageError(
+            "--recycled, --fire-triggers, --dry-run and --yes go with --apply",
+            hint="without --apply nothing is written: rows are only compared",
+        )
     if time_column and not (since or until):
-        raise UsageError("--time-column goes with --since or --until")
+        raise UsageError(
+            "--time-column goes with --since or --until", hint="add one, such as --since 6h"
+        )
     if recycled and not changed:
-        raise UsageError("--recycled goes with --changed")
+        raise UsageError("--recycled goes with --changed", hint="add --changed, or leave it out")
 
     import time
 
@@ -145,17 +167,18 @@ def _rows(settings: Settings, snapshot: str, source: str, wish: Wish, yes: bool)
             live.path, live.busy_timeout, reader, node, entry.get("facts", {}).get("rows") or {}
         )
 
-        shown = False
+        shown = declined = False
 
         def confirm(report: Report) -> bool:
-            nonlocal shown
+            nonlocal shown, declined
             if yes:
                 return True
             _ask_somebody(settings)
             rows_output.print_report(report)
             shown = True
             output.line()
-            return click.confirm("Bring rows back into the live database?", err=True)
+            declined = not click.confirm("Bring rows back into the live database?", err=True)
+            return not declined
 
         report = look_and_apply(
             place,
@@ -173,6 +196,7 @@ def _rows(settings: Settings, snapshot: str, source: str, wish: Wish, yes: bool)
         seconds = time.perf_counter() - started
         left_out = report.result is not None and report.result.skipped
         code = 3 if wish.apply and (left_out or report.unable) else 0
+        code = 1 if declined else code
         run.wanted = run.wanted and report.result is not None
         facts.part(
             run, "apply", source, code, seconds=round(seconds, 3),
@@ -202,8 +226,10 @@ def _rows(settings: Settings, snapshot: str, source: str, wish: Wish, yes: bool)
     output.line()
     if report.result is None:
         output.line("nothing was changed")
-        return code
-    rows_output.print_result(report.result, wish.dry_run, "brought back", "put back")
+    else:
+        rows_output.print_result(report.result, wish.dry_run, "brought back", "put back")
+    if not wish.changed and not declined:
+        rows_output.print_changed(report)
     if report.undo is not None:
         output.line(f"undo with: safetake rows --undo {report.undo.id}")
     return code
@@ -246,6 +272,7 @@ def _undo(settings: Settings, wanted: str, dry_run: bool, fire_triggers: bool, y
     from safetake.operate.history import facts, recorded
     from safetake.recovery.inplace import alone
     from safetake.sources.sqlite.rows.job import read_undo, undo
+    from safetake.wording import counted
 
     config = settings.load()
     folder, record = read_undo(_folder(config), wanted)
@@ -254,9 +281,13 @@ def _undo(settings: Settings, wanted: str, dry_run: bool, fire_triggers: bool, y
     updated = sum(record.get("updated", {}).values())
     if not yes and not dry_run:
         _ask_somebody(settings)
-        output.line(f"{folder.id}: {inserted} rows inserted, {updated} changed ({record['time']})")
+        output.paragraph(
+            f"{folder.id} ({record['time'][:19]}Z): {counted(inserted, 'row')} brought back, "
+            f"{updated} put back"
+        )
         if not click.confirm("Take them back?", err=True):
-            return 0
+            output.line("nothing was changed")
+            return 1
     with recorded(config, "rows", wanted=not dry_run) as run, alone(config, writing=not dry_run):
         run.facts |= {"action": "undo", "sources": [record["source"]], "id": folder.id}
         result = undo(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from safetake.wording import printable
+from safetake.wording import counted, printable
 
 if TYPE_CHECKING:
     from safetake.sources.sqlite.rows.apply import Result
@@ -109,7 +109,7 @@ def print_result(result: Result, dry_run: bool, inserted: str, updated: str) -> 
     for name in names:
         parts = []
         if result.inserted.get(name):
-            parts.append(f"{result.inserted[name]} rows {would}{inserted}")
+            parts.append(f"{counted(result.inserted[name], 'row')} {would}{inserted}")
         if result.updated.get(name):
             parts.append(f"{result.updated[name]} {would}{updated}")
         output.line(output.printable_lines(f"{name}: {', '.join(parts)}"))
@@ -118,6 +118,20 @@ def print_result(result: Result, dry_run: bool, inserted: str, updated: str) -> 
     for name, triggers in result.silent.items():
         output.line(output.printable_lines(f"{name}: not fired: {', '.join(triggers)}"))
     print_left_out(result)
+
+
+def print_changed(report: Report) -> None:
+    """What differs and was left as it is: whoever brings rows back may want that, too."""
+    from safetake.cli import output
+
+    for name, counts in report.tables.items():
+        if counts.changed:
+            output.paragraph(
+                output.printable_lines(
+                    f"{counted(counts.changed, 'row')} of {name} changed since, and stay: "
+                    "--changed puts them back"
+                )
+            )
 
 
 def print_left_out(result: Result | None) -> None:

@@ -77,6 +77,6 @@ def _daemon(settings: Settings, listen: str | None) -> int:
         else:
             line = f"{at[:19]}Z {output.printable_lines(text)}"
         with contextlib.suppress(ValueError):  # closed: nobody reads it, the work goes on
-            output.note(line)
+            output.note(line, whole=True)
 
     return Daemon(settings.find(), log, listen=listen).run()

@@ -12,7 +12,8 @@ from safetake.cli.common import Command, Settings, pass_settings
 def command(settings: Settings) -> int:
     """List the snapshots and how far each is proven.
 
-    Newest last. `proof` is the highest rung that was reached: stored, read back, opened; or failed.
+    Newest last. `proof` is the highest rung that was reached: stored, read back, opened (`safetake
+    verify`), restored, app-checked (`safetake drill`); or failed.
     """
     from safetake.cli import output
     from safetake.snapshots import list_snapshots, read_manifest

@@ -64,8 +64,8 @@ def chosen(config: Config, scenario: str, words: Sequence[str]) -> list[str]:
             from safetake.wording import nearest
 
             raise UsageError(
-                f"there is no source {name!r} in the configuration",
-                hint=nearest(name, config.sources) or "see [sources] in the configuration",
+                f"there is no source {name!r} in the configuration{nearest(name, config.sources)}",
+                hint="see [sources] in the configuration",
             )
     return [name for name in config.sources if not words or name in words]
 

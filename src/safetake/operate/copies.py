@@ -17,8 +17,10 @@ def copy_section(config: Config, name: str) -> RepositoryConfig:
     from safetake.wording import nearest
 
     if name not in config.copies:
-        hint = nearest(name, config.copies) or "add a [copies.NAME] section with its location"
-        raise UsageError(f"there is no copy {name!r} in the configuration", hint=hint)
+        raise UsageError(
+            f"there is no copy {name!r} in the configuration{nearest(name, config.copies)}",
+            hint="[copies.NAME] says where it is",
+        )
     return config.copies[name]
 
 

@@ -89,6 +89,7 @@ class PlannedRestore:
             "expected_seconds": round(self.seconds, 1),
             "expected_from": "restores on this machine" if self.measured else "an assumed rate",
             "rto_seconds": self.rto,
+            "undo_of": self.undo_of,
             "warnings": self.warnings,
         }
 
