@@ -142,8 +142,7 @@ def take_back_keys(settings: Settings, path: Path | None = None) -> int:
         with Connection(Address.of(source)) as connection:
             result = undofile.take_back(path, connection)
         facts.part(run, "undo keys", name, 3 if result.kept else 0, id=path.name)
-        if not result.kept:
-            path.rename(path.with_suffix(".undone"))
+        path = path.rename(path.with_suffix(".undone"))
     if settings.json:
         output.document({"undone": result.as_dict(), "file": str(path)})
     elif not settings.quiet:
@@ -192,7 +191,9 @@ def _refuse_none(report: KeysReport, patterns: list[str], db: int | None) -> Non
     where = "" if db is None else f" in database {db}"
     raise RefusedError(
         f"the snapshot has no key{named}{where}",
-        hint="patterns are those of KEYS: `*` is any text, and the whole key has to fit",
+        hint="patterns are those of KEYS: `*` is any text, and the whole key has to fit"
+        if patterns
+        else "`safetake show` says which databases it has",
     )
 
 
@@ -259,6 +260,10 @@ def _print(
     ):
         if some:
             _note(what, some)
+    if report.evicted:
+        output.note(
+            f"{report.evicted} keys were evicted by the server meanwhile: it is at its maxmemory"
+        )
     return 0 if report.complete else 3
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -165,6 +166,90 @@ def test_a_clock_that_runs_past_in_between_costs_no_live_key(
     one.run(changed=True)
     assert one.client.get("key") == b"live"
     assert one.client.pttl("key") > 400_000
+
+
+@pytest.mark.parametrize("version", [v for v in ("redis-8.2", "valkey-9") if v in VERSIONS])
+def test_fields_of_a_hash_that_expired_since(version: str, tmp_path: Path) -> None:
+    with running(version, tmp_path / "live") as server:
+        case = Case(server, tmp_path)
+        client = case.client
+        for name in ("all", "all gone", "part", "part gone"):
+            client.hset(name, mapping={"f": "1"} if "all" in name else {"f": "1", "g": "2"})
+            client.execute_command("HPEXPIRE", name, 1000, "FIELDS", 1, "f")
+        client.hset("later", mapping={"f": "1", "g": "2"})
+        client.execute_command("HEXPIRE", "later", 1000, "FIELDS", 1, "f")
+        case.capture()
+        time.sleep(1.1)
+        client.delete("all", "part", "part gone")
+        for name in ("all", "part"):
+            client.hset(name, "live", "precious")
+        looked = case.run(dry_run=True)
+        assert (looked.missing, looked.changed, looked.same, looked.expired) == (1, 1, 1, 2)
+        report = case.run(changed=True)
+        assert (report.missing, report.changed, report.expired) == (1, 1, 2)
+        assert report.complete
+        assert client.hgetall("all") == {b"live": b"precious"}
+        assert not client.exists("all gone")
+        assert client.hgetall("part") == client.hgetall("part gone") == {b"g": b"2"}
+        client.execute_command("HPERSIST", "later", "FIELDS", 1, "f")
+        assert case.run(dry_run=True).changed == 1
+        assert case.run(changed=True).changed == 1
+        assert client.execute_command("HTTL", "later", "FIELDS", 1, "f")[0] > 900
+
+
+def test_a_stream_that_changed_is_told_from_one_in_an_older_form(tmp_path: Path) -> None:
+    if "redis-6.2" not in VERSIONS:
+        pytest.skip("there is no older server")
+    with running("redis-6.2", tmp_path / "old") as old, running(ONE, tmp_path / "live") as new:
+        case = Case(old, tmp_path)
+        for name in ("same", "added", "acknowledged"):
+            case.client.xadd(name, {"a": 1})
+            case.client.xadd(name, {"a": 2})
+            case.client.xgroup_create(name, "group", 0)
+            case.client.xreadgroup("group", "consumer", {name: ">"}, count=1)
+        case.capture()
+        case.server = new
+        assert case.run().missing == 3
+        client: Any = new.client()
+        client.xadd("added", {"a": 3})
+        client.xack("acknowledged", "group", client.xrange("acknowledged")[0][0])
+        looked = case.run(dry_run=True)
+        assert (looked.same, looked.changed) == (1, 2)
+        report = case.run(changed=True)
+        assert (report.changed, report.complete) == (2, True)
+        assert client.xlen("added") == 2
+        assert client.xpending("acknowledged", "group")["pending"] == 1
+
+
+def test_no_other_key_is_evicted_to_make_room(one: Case) -> None:
+    one.client.mset({f"old:{n}": "x" * 5000 for n in range(500)})
+    one.capture()
+    one.client.flushall()
+    one.client.mset({f"new:{n}": "x" * 5000 for n in range(500)})
+    used = int(one.client.info("memory")["used_memory"])
+    one.client.config_set("maxmemory", used + (1 << 20))
+    one.client.config_set("maxmemory-policy", "allkeys-lru")
+    with pytest.raises(RestoreError, match="evict") as error:
+        one.run()
+    assert "maxmemory" in error.value.hint
+    assert len(one.client.keys("new:*")) == 500
+    one.client.config_set("maxmemory", 2 * used + (8 << 20))
+    report = one.run()
+    assert (report.missing, report.evicted, report.complete) == (500, 0, True)
+    assert len(one.client.keys()) == 1000
+
+
+def test_a_value_that_is_longer_than_the_server_takes_is_named(tmp_path: Path) -> None:
+    with running(ONE, tmp_path / "live", "--proto-max-bulk-len", "1mb") as server:
+        case = Case(server, tmp_path)
+        case.client.rpush("long", *[os.urandom(1000) for _ in range(2000)])
+        case.client.mset({"a": 1, "z": 2})
+        case.capture()
+        case.client.flushall()
+        report = case.run()
+        assert (report.missing, report.complete) == (2, False)
+        assert re.match(r"long: its 2\d+ bytes are more than the server takes", report.refused[0])
+        assert sorted(case.client.keys()) == [b"a", b"z"]
 
 
 def test_a_key_that_is_written_meanwhile_is_looked_at_again(

@@ -158,6 +158,25 @@ def test_other_names_and_folders_are_refused(tmp_path: Path) -> None:
             one.outline(plan, "offline")
 
 
+def test_files_under_names_that_a_stopped_server_may_have_in_its_settings(tmp_path: Path) -> None:
+    one = stopped(ONE, tmp_path, "no")
+    dump = one.server.folder / "dump.rdb"
+    plan = one.plan("offline")
+    (one.server.folder / "temp-12.rdb").write_bytes(dump.read_bytes())  # of a crashed BGSAVE
+    assert one.outline(plan).warnings == []
+    shutil.copyfile(dump, one.server.folder / "queue.db")
+    assert "queue.db" in one.outline(plan).warnings[0]
+    dump.unlink()
+    with pytest.raises(RefusedError, match=r"queue\.db") as error:
+        one.outline(plan)
+    assert "online" in error.value.hint
+    dump.write_bytes((one.server.folder / "queue.db").read_bytes())
+    (one.server.folder / aof.DIRECTORY).mkdir()
+    (one.server.folder / aof.DIRECTORY / "mine.aof.manifest").touch()
+    with pytest.raises(RefusedError, match=r"mine\.aof\.manifest"):
+        one.outline(plan)
+
+
 class Cut(BaseException):
     """The process ends here."""
 

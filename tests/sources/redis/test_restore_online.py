@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,8 @@ def test_killed_everywhere_ends_in_one_of_two_states(version: str, tmp_path: Pat
 def kill_everywhere(version: str, folder: Path, numbers: range) -> None:
     kills = 0
     with story(version, folder) as one:
+        one.server.client().config_set("repl-diskless-sync-delay", 1)
+        settings = one.server.client().config_get("*")
         first = one.plan()
         for number in numbers:
             plan = redis_restoring.again(first)
@@ -147,6 +150,7 @@ def kill_everywhere(version: str, folder: Path, numbers: range) -> None:
             one.server.client().delete("written")
             switch_back(plan)
             assert one.digest() == one.old, number
+            assert one.server.client().config_get("*") == settings, number
         one.server.client().flushall()
     print(f"{version}: {kills} kills")
     assert kills
@@ -284,6 +288,37 @@ def test_keys_that_expired_since_are_not_brought_back(tmp_path: Path) -> None:
         switch(plan)
         assert client.keys() == [b"long"]
         assert client.pexpiretime("long") == when
+
+
+@pytest.mark.parametrize("version", [v for v in ("redis-8.2", "valkey-9") if v in VERSIONS])
+def test_fields_that_expired_since_are_not_brought_back(version: str, tmp_path: Path) -> None:
+    with MemoryRepository() as repository, running(version, tmp_path / "live") as server:
+        client: Any = server.client()
+        for name, gone, left in (
+            ("all", 3, 0),
+            ("large", 600, 0),
+            ("part", 3, 1),
+            ("more", 600, 1),
+        ):
+            client.hset(name, mapping={f"f{i}": i for i in range(gone + left)})
+            fields = [f"f{i}" for i in range(gone)]
+            client.execute_command("HPEXPIRE", name, 1500, "FIELDS", gone, *fields)
+        client.set("key", 1)
+        captured = redis_source.capture(redis_source.config(server.url), repository, tmp_path)
+        assert captured.facts["keys"] == 5
+        time.sleep(1.6)
+        client.flushall()
+        client.set("new", 1)
+        plan = make_plan(captured, repository, tmp_path, server)
+        restorer, work = open_plan(plan)
+        loss = restorer.outline(work.entry, "", {}, repository, captured.node).losses[0]
+        assert (loss.newer, loss.missing) == (1, 3)
+        switch(plan)
+        assert sorted(client.keys()) == [b"key", b"more", b"part"]
+        assert client.hgetall("part") == {b"f3": b"3"}
+        assert client.hgetall("more") == {b"f600": b"600"}
+        switch_back(plan)
+        assert client.keys() == [b"new"]
 
 
 @pytest.mark.parametrize(

@@ -186,13 +186,13 @@ class Exchange:
     def _quick_sync(self) -> Iterator[None]:
         """Without the delay in which a server waits for more replicas: writers are waiting."""
         name = "repl-diskless-sync-delay"
-        delay = live_config(self.connection, name)
+        delay = Settings(self.connection, self._work).keep(name)
         self.connection.call("CONFIG", "SET", name, 0)
         try:
             yield
         finally:
             with contextlib.suppress(SourceError):
-                self.connection.call("CONFIG", "SET", name, delay or "5")
+                self.connection.call("CONFIG", "SET", name, delay)
 
     # -- exchange ----------------------------------------------------------------------------
 

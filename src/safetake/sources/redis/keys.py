@@ -7,7 +7,8 @@ before.
 
 `RESTORE` with an expiry that is over deletes a live key and answers OK. Keys that have expired, or
 will within MARGIN_MS by the server's own clock, are therefore left out; the transaction asks for
-that clock once more, and should it have run past, what was deleted is put back at once.
+that clock once more, and should it have run past, what was deleted is put back at once. The same
+goes for a hash of which every field has expired: RESTORE leaves an empty one.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ from safetake.sources.redis.live import LiveKey, read_keys, server_ms
 from safetake.sources.redis.pattern import compile_pattern
 from safetake.sources.redis.rdb import RdbFile, Record
 from safetake.sources.redis.rdbformat import TYPE_NAMES
-from safetake.sources.redis.server import Server
+from safetake.sources.redis.server import Server, parse_info
+from safetake.sources.redis.settings import live_config
 from safetake.sources.redis.undofile import UndoFile
-from safetake.sources.redis.values import MAX_VALUE, content_digest
+from safetake.sources.redis.values import FOOTER, memory_of, payload_digest, payload_expired
 from safetake.sources.redis.wire import Connection, ServerRefusal
 
 MARGIN_MS = 5_000
@@ -34,10 +36,14 @@ BATCH_KEYS = 1000
 BATCH_BYTES = 4 << 20
 CLOCK_MS = 2_000
 """Redis 6 tells the time that is left only: expiries that are so close are equal."""
+MAX_BULK = 512 << 20
+"""What a server takes as one argument (proto-max-bulk-len) where it is not known."""
 _TRIES = 20
 _TOGETHER = 2
 """Tries of a batch before it is halved, until the key that is written is alone."""
 _SHOWN = 20
+_KEY_BYTES = 100
+"""What a key takes beside its value, about."""
 
 ACL_HINT = (
     "+select +dump +pexpiretime (Redis 6: +pttl) +time +restore +watch +unwatch +multi +exec +del"
@@ -62,6 +68,8 @@ class KeysReport:
     """What the server did not take, with its answer."""
     different: list[str] = field(default_factory=list)
     """Not what was written when it was read back."""
+    evicted: int = 0
+    """Thrown away by the server meanwhile, to keep to its maxmemory."""
     examples: list[str] = field(default_factory=list)
     """Some of the missing and, when they are put back, of the changed."""
 
@@ -72,7 +80,7 @@ class KeysReport:
     @property
     def complete(self) -> bool:
         """Whether every key that should be back is."""
-        return not (self.busy or self.refused or self.different)
+        return not (self.busy or self.refused or self.different or self.evicted)
 
 
 @dataclass(slots=True)
@@ -85,7 +93,12 @@ class _Wanted:
 
     @property
     def name(self) -> str:
-        return self.key.decode("utf-8", "backslashreplace")
+        return _name(self.key)
+
+    def is_over(self, at_ms: int) -> bool:
+        """Whether nothing is left of it at that time."""
+        by_key = self.expire_ms is not None and self.expire_ms <= at_ms
+        return by_key or payload_expired(self.payload, at_ms)
 
 
 class Keys:
@@ -116,16 +129,42 @@ class Keys:
         """
         report = KeysReport()
         selected = -1
-        for db, batch in self._batches():
+        for db, batch in self._batches(report, self._longest()):
             if db != selected:
                 self._connection.call("SELECT", db)
                 selected = db
             self._one_batch(db, batch, report, undo)
+        if undo is not None and undo.made:
+            before = int(self._server.info.get("evicted_keys") or 0)
+            report.evicted = int(self._info("stats").get("evicted_keys") or 0) - before
         return report
+
+    def _info(self, section: str) -> dict[str, str]:
+        return parse_info(self._connection.call("INFO", section))
+
+    def _refuse_eviction(self, todo: list[_Wanted]) -> None:
+        """Where there is no room the server would throw other keys away. Raises RestoreError."""
+        info = self._info("memory")
+        limit = int(info.get("maxmemory") or 0)
+        if not limit or info.get("maxmemory_policy") == "noeviction":
+            return  # then the server itself refuses
+        need = sum(memory_of(w.payload) + len(w.key) + _KEY_BYTES for w in todo)
+        if int(info["used_memory"]) + need > limit:
+            raise RestoreError(
+                f"{self._connection.address} would evict other keys to make room for these"
+                f" (maxmemory {limit}, {info['maxmemory_policy']})",
+                hint="raise maxmemory on the live server",
+            )
 
     # -- the snapshot's keys -----------------------------------------------------------------
 
-    def _batches(self) -> Iterator[tuple[int, list[_Wanted]]]:
+    def _longest(self) -> int:
+        try:
+            return int(live_config(self._connection, "proto-max-bulk-len") or MAX_BULK)
+        except ServerRefusal:
+            return MAX_BULK
+
+    def _batches(self, report: KeysReport, longest: int) -> Iterator[tuple[int, list[_Wanted]]]:
         most = 1 if self._server.is_cluster else BATCH_KEYS  # keys of a batch share no slot
         batch: list[_Wanted] = []
         now, size, done = -1, 0, 0
@@ -134,6 +173,10 @@ class Keys:
                 if not self._is_wanted(record):
                     continue
                 length = record.end - record.start
+                if length > longest:
+                    why = f"its {length} bytes are more than the server takes at once"
+                    report.refused.append(f"{_name(record.key)}: {why} (proto-max-bulk-len)")
+                    continue
                 if batch and (record.db != now or len(batch) >= most or size > BATCH_BYTES):
                     yield now, batch
                     batch, size = [], 0
@@ -154,8 +197,8 @@ class Keys:
         self, db: int, batch: list[_Wanted], report: KeysReport, undo: UndoFile | None
     ) -> None:
         for left in reversed(range(_TRIES if len(batch) == 1 else _TOGETHER)):
-            soon = server_ms(self._connection) + MARGIN_MS
-            alive = [w for w in batch if w.expire_ms is None or w.expire_ms > soon]
+            now = server_ms(self._connection)
+            alive = [w for w in batch if not w.is_over(now + MARGIN_MS)]
             if undo is not None and alive:
                 self._connection.call("WATCH", *[w.key for w in alive])
             live = {
@@ -163,9 +206,10 @@ class Keys:
                 for found in read_keys(self._connection, self._server, [w.key for w in alive])
             }
             missing = [w for w in alive if w.key not in live]
-            changed = [w for w in alive if w.key in live and not same(w, live[w.key])]
+            changed = [w for w in alive if w.key in live and not same(w, live[w.key], now)]
             todo = missing + (changed if self._changed else [])
             if undo is not None and todo:
+                self._refuse_eviction(todo)
                 undo.keep(db, [(w.key, w.payload, live.get(w.key)) for w in todo])
                 answers = self._restore(todo, live)
                 if answers is None:  # somebody wrote one of them since it was read
@@ -232,44 +276,45 @@ class Keys:
             if isinstance(answer, ServerRefusal):
                 report.refused.append(f"{one.name}: {answer}")
                 continue
+            if one.is_over(now):
+                if (was := live.get(one.key)) is not None:
+                    self._put_back(was, empty=payload is not None)
+                continue
             if payload is None:
-                if one.expire_ms is None or one.expire_ms > now:
-                    report.different.append(one.name)
-                elif (was := live.get(one.key)) is not None:
-                    self._put_back(was)
+                report.different.append(one.name)
                 continue
             expire = None if left < 0 else left if self._modern else left + now
-            if not same(one, LiveKey(one.key, payload, expire)):
+            if not same(one, LiveKey(one.key, payload, expire), now):
                 report.different.append(one.name)
             if payload != one.payload:
                 became.append((one.key, payload))
         return became
 
-    def _put_back(self, was: LiveKey) -> None:
-        """A live key that was deleted because the old one's time had come in between."""
-        self._connection.call("RESTORE", was.key, was.expire_ms or 0, was.payload, "ABSTTL")
+    def _put_back(self, was: LiveKey, *, empty: bool) -> None:
+        """A live key that was deleted, or emptied, because the old one's time had come in
+        between."""
+        more = ("REPLACE",) if empty else ()
+        ttl = was.expire_ms or 0
+        self._connection.call("RESTORE", was.key, ttl, was.payload, *more, "ABSTTL")
 
 
-def same(wanted: _Wanted, live: LiveKey) -> bool:
+def _name(key: bytes) -> str:
+    return key.decode("utf-8", "backslashreplace")
+
+
+def same(wanted: _Wanted, live: LiveKey, now_ms: int) -> bool:
     """Whether a live key holds what the snapshot has: value and expiry."""
     if (wanted.expire_ms is None) != (live.expire_ms is None):
         return False
     if wanted.expire_ms is not None and abs(wanted.expire_ms - (live.expire_ms or 0)) > CLOCK_MS:
         return False
-    return same_value(wanted.payload, live.payload)
-
-
-def same_value(one: bytes, other: bytes) -> bool:
-    """Whether two DUMP payloads hold the same value, in whichever encoding."""
-    if one[:-10] == other[:-10]:
+    one, other = wanted.payload, live.payload
+    if one[:-FOOTER] == other[:-FOOTER]:
         return True
-    if TYPE_NAMES.get(one[0]) != TYPE_NAMES.get(other[0]) or max(len(one), len(other)) > MAX_VALUE:
+    if TYPE_NAMES.get(one[0]) != TYPE_NAMES.get(other[0]):
         return False
-    digests = [content_digest(payload[0], payload[1:-10]) for payload in (one, other)]
-    if digests[0] is not None and digests[1] is not None:
-        return digests[0] == digests[1]
-    # a stream, or fields with expiries: another form of a newer server is taken for equal
-    return one[0] != other[0]
+    digest = payload_digest(one, now_ms)
+    return digest is not None and digest == payload_digest(other, now_ms)
 
 
 def _hint(refusal: ServerRefusal) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from safetake.errors import DamagedError
 from safetake.sources.redis.rdb import RdbFile, Record
 from safetake.sources.redis.rdbformat import TYPE_NAMES
-from safetake.sources.redis.values import MAX_VALUE, content_digest
+from safetake.sources.redis.values import MAX_VALUE, all_expired, content_digest
 
 _Seen = dict[bytes, tuple[bytes, bytes]]
 
@@ -22,8 +22,8 @@ _Seen = dict[bytes, tuple[bytes, bytes]]
 def same_content(one: Path, other: Path, now_ms: int) -> str:
     """What differs between two files, in a few words; empty when nothing does.
 
-    Keys that expire at or before `now_ms` are left out of both. Memory: about 150 bytes a key.
-    Raises OSError.
+    Keys and fields that expire at or before `now_ms` are left out of both. Memory: about 150 bytes
+    a key. Raises OSError.
     """
     try:
         first, second = _read(one, now_ms), _read(other, now_ms)
@@ -47,17 +47,24 @@ def _read(path: Path, now_ms: int) -> _Seen:
         for record in file.records():
             if record.expire_ms is not None and record.expire_ms <= now_ms:
                 continue
+            value = _value(file, record, now_ms)
+            if value is None:
+                continue
             kind = TYPE_NAMES.get(record.type, str(record.type))
             name = f"{record.db} {record.expire_ms} {kind} ".encode() + record.key
-            found[hashlib.blake2b(name, digest_size=16).digest()] = _value(file, record)
+            found[hashlib.blake2b(name, digest_size=16).digest()] = value
         if not file.check_crc():
             raise DamagedError(f"RDB: the CRC64 at the end of {path.name} is wrong")
     return found
 
 
-def _value(file: RdbFile, record: Record) -> tuple[bytes, bytes]:
+def _value(file: RdbFile, record: Record, now_ms: int) -> tuple[bytes, bytes] | None:
+    """Form and digest; None for a hash of which nothing is left."""
     if record.end - record.value <= MAX_VALUE:
-        digest = content_digest(record.type, file.read(record.value, record.end), file.magic)
+        body = file.read(record.value, record.end)
+        if all_expired(record.type, body, file.magic, now_ms):
+            return None
+        digest = content_digest(record.type, body, file.magic, now_ms)
         if digest is not None:
             return b"content", digest
     hasher = hashlib.blake2b(digest_size=16)

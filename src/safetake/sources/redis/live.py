@@ -6,10 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from safetake.sources.redis.server import Server
+from safetake.sources.redis.values import FOOTER
 from safetake.sources.redis.wire import Connection, ServerRefusal
-
-FOOTER = 10
-"""DUMP ends with the RDB version (2) and a CRC64 (8)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,17 @@ from typing import TYPE_CHECKING, Any
 from safetake.errors import SafetakeError
 from safetake.model import Loss, Node, Reader
 from safetake.scratch import scratch_folder
-from safetake.sources.redis.live import LiveKey, read_keys
+from safetake.sources.redis.live import LiveKey, read_keys, server_ms
 from safetake.sources.redis.rdb import RdbFile
 from safetake.sources.redis.server import Server
 from safetake.sources.redis.store import materialise
-from safetake.sources.redis.values import MAX_VALUE, content_digest
+from safetake.sources.redis.values import (
+    EXPIRING,
+    MAX_VALUE,
+    all_expired,
+    content_digest,
+    magic_of,
+)
 from safetake.sources.redis.wire import Connection, ServerRefusal
 
 if TYPE_CHECKING:
@@ -66,25 +72,28 @@ def _compare(connection: Connection, server: Server, dump: Path) -> Iterator[Los
 
     import numpy
 
-    seconds, _ = connection.call("TIME")
-    now = int(seconds) * 1000
+    now = server_ms(connection)
     names: dict[int, array[int]] = {}
     values: dict[int, dict[bytes, tuple[int, int | None, bytes | None]]] = {}
     with RdbFile(dump) as file:
         for record in file.records():
             if record.expire_ms is not None and record.expire_ms <= now:
                 continue
-            names.setdefault(record.db, array("Q")).append(_name(record.key))
             kept = values.setdefault(record.db, {})
+            digest = None
+            if (len(kept) <= VALUES or (file.magic, record.type) in EXPIRING) and (
+                record.end - record.value <= MAX_VALUE
+            ):
+                body = file.read(record.value, record.end)
+                if all_expired(record.type, body, file.magic, now):
+                    continue
+                digest = _value(record.type, body, file.magic, now)
+            names.setdefault(record.db, array("Q")).append(_name(record.key))
             if len(kept) <= VALUES:
-                digest = None
-                if record.end - record.value <= MAX_VALUE:
-                    body = file.read(record.value, record.end)
-                    digest = _value(record.type, body)
                 kept[record.key] = (record.type, record.expire_ms, digest)
     for db in sorted({*names, *map(int, server.keyspace)}):
         old = numpy.unique(numpy.frombuffer(names.get(db, array("Q")), dtype=numpy.uint64))
-        yield _database(connection, server, db, old, values.get(db, {}))
+        yield _database(connection, server, db, old, values.get(db, {}), now)
 
 
 def _database(
@@ -93,6 +102,7 @@ def _database(
     db: int,
     old: NDArray[Any],
     values: dict[bytes, tuple[int, int | None, bytes | None]],
+    now_ms: int,
 ) -> Loss:
     import numpy
 
@@ -113,7 +123,7 @@ def _database(
         if deep:
             wanted = [key for key in keys if key in values]
             for live in read_keys(connection, server, wanted):
-                loss.changed += _differs(live, values[live.key])
+                loss.changed += _differs(live, values[live.key], now_ms)
                 values.pop(live.key)  # SCAN may name it again
         if cursor == b"0":
             break
@@ -134,17 +144,18 @@ def _among(some: NDArray[Any], sorted_all: NDArray[Any]) -> NDArray[Any]:
     return found
 
 
-def _differs(live: LiveKey, was: tuple[int, int | None, bytes | None]) -> bool:
+def _differs(live: LiveKey, was: tuple[int, int | None, bytes | None], now_ms: int) -> bool:
     _, expire, digest = was
     if (live.expire_ms is None) != (expire is None):
         return True
     if expire is not None and abs(expire - (live.expire_ms or 0)) > CLOCK_MS:
         return True
-    return digest is not None and _value(live.type, live.body) != digest
+    magic = magic_of(live.payload)
+    return digest is not None and _value(live.type, live.body, magic, now_ms) != digest
 
 
-def _value(kind: int, body: bytes) -> bytes:
-    found = content_digest(kind, body)
+def _value(kind: int, body: bytes, magic: str, now_ms: int) -> bytes:
+    found = content_digest(kind, body, magic, now_ms)
     return found or hashlib.blake2b(bytes((kind,)) + body, digest_size=16).digest()
 
 

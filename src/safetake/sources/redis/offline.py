@@ -65,8 +65,21 @@ def outline(
             f"{folder} may not be written", hint="run as root, or as the server's user"
         )
     there = sorted(path.name for path in _persisted(folder))
+    others = _other_files(folder)
+    if others and (not there or any(name.startswith(aof.DIRECTORY) for name in others)):
+        raise RefusedError(
+            f"{folder} holds {', '.join(others[:3])}: a server that is set up for such names would"
+            f" not read the {DUMP} and {aof.SINGLE} that are put there",
+            hint="start the server and restore it online; or restore with `--to DIR` and put the"
+            " files there by hand, under the names of its configuration",
+        )
     size = sum(p.stat().st_size for path in _persisted(folder) for p in _files(path))
     warnings = []
+    if others:
+        warnings.append(
+            f"{folder} also holds {', '.join(others[:3])}: a server that is set up to read it"
+            " would not see what is restored"
+        )
     if not there:
         warnings.append(
             f"{folder} holds neither a dump nor an append-only file: both are put there, so that"
@@ -103,6 +116,29 @@ def _refuse_other_names(connection: Connection, folder: Path) -> None:
             f"{connection.address} keeps its files in {found}, and `data` names {folder}",
             hint="correct `data` in the configuration",
         )
+
+
+def _other_files(folder: Path) -> list[str]:
+    """What a server reads that has other names in its settings: a stopped one cannot be asked."""
+    mine = (DUMP, aof.SINGLE, aof.DIRECTORY)
+    found = [f"{aof.DIRECTORY}/{path.name}" for path in (folder / aof.DIRECTORY).glob("*.manifest")]
+    found = [name for name in found if name != f"{aof.DIRECTORY}/{aof.MANIFEST}"]
+    for path in sorted(folder.iterdir()):
+        if path.name not in mine and not path.name.startswith("temp-") and _is_servers(path):
+            found.append(path.name)
+    return found
+
+
+def _is_servers(path: Path) -> bool:
+    try:
+        if path.is_dir():
+            return any(path.glob("*.aof.manifest"))
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            return path.suffix == ".aof" or file.read(5) in (b"REDIS", b"VALKE")
+    except OSError:
+        return False  # not ours to read
 
 
 def quiet(name: str, config: RedisConfig) -> None:
@@ -265,7 +301,8 @@ def confirm(config: RedisConfig, work: RestoreWork) -> list[Check]:
     with contextlib.suppress(SafetakeError), Connection(Address.of(config)) as connection:
         server = Server.ask(connection)
         count = sum(db["keys"] for db in server.keyspace.values())
-        checks.append(Check("the server that runs again has keys", bool(count), ">0", count))
+        if facts.get("keys"):
+            checks.append(Check("the server that runs again has keys", bool(count), ">0", count))
     return checks or [Check("nothing was there and nothing is", True)]
 
 

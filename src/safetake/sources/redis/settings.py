@@ -74,6 +74,14 @@ class Settings:
         for name, value in wanted.items():
             self._set(name, value)
 
+    def keep(self, name: str) -> str:
+        """What it was before this restore; in the journal from now on. Raises SourceError."""
+        old = self._old
+        if name not in old:
+            old[name] = live_config(self._connection, name) or ""
+            self._work.note(_NOTE, old)
+        return old[name]
+
     def restore(self) -> None:
         """As they were; idempotent. Raises SourceError."""
         for name, value in self._old.items():

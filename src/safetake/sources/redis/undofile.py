@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from safetake.errors import RestoreError
-from safetake.sources.redis.live import FOOTER, LiveKey, read_keys, server_ms
+from safetake.sources.redis.live import LiveKey, read_keys, server_ms
 from safetake.sources.redis.server import Server
-from safetake.sources.redis.values import MAX_VALUE, content_digest
+from safetake.sources.redis.values import FOOTER, payload_digest, payload_expired
 from safetake.sources.redis.wire import Connection
 from safetake.swap import sync_folder
 
@@ -36,7 +36,7 @@ def identity(payload: bytes) -> list[str]:
     """Of DUMP's payload: of its bytes, and of its content where that is known."""
     body = payload[:-FOOTER]
     found = [hashlib.blake2b(body, digest_size=16).hexdigest()]
-    content = content_digest(payload[0], body[1:]) if len(payload) <= MAX_VALUE else None
+    content = payload_digest(payload)
     return found if content is None else [*found, content.hex()]
 
 
@@ -183,7 +183,9 @@ def _one(
             return
         command: tuple[str | bytes | int, ...] = ("DEL", key)
         expire = told["old_expire"]
-        if old is not None and (expire is None or expire > server_ms(connection)):
+        now = server_ms(connection)
+        there = old is not None and (expire is None or expire > now)
+        if old is not None and there and not payload_expired(old, now):
             command = ("RESTORE", key, expire or 0, old, "REPLACE", "ABSTTL")
         *_, done = connection.pipeline([("MULTI",), command, ("EXEC",)])
         if isinstance(done, Exception):

@@ -2,8 +2,11 @@
 
 A server keeps one and the same set as an intset, a listpack or a hash table, depending on its size,
 its history and the server's settings, and dumps a hash table in the order of a random seed. The
-digest here is over the elements: of strings, lists, sets, hashes without field expiries, and sorted
-sets. Streams, modules and field expiries have none; they are compared as bytes.
+digest here is over the elements: of strings, lists, sets, hashes, sorted sets, and streams with
+their groups. Modules have none; they are compared as bytes.
+
+Fields of a hash may have expiries of their own (Redis 7.4, Valkey 9). Those that are over are no
+content, whether a server has thrown them away yet or not.
 """
 
 from __future__ import annotations
@@ -17,22 +20,85 @@ from safetake.sources.redis.rdbformat import lzf_decompress
 
 MAX_VALUE = 64 << 20
 """Longest value that is taken apart; longer ones are compared as bytes."""
+VALKEY_FROM = 80
+"""The first RDB version of Valkey's own."""
+FOOTER = 10
+"""DUMP ends with the RDB version (2) and a CRC64 (8)."""
 
 _LISTS, _SETS, _HASHES, _ZSETS = (1, 10, 14, 18), (2, 11, 20), (4, 13, 16), (3, 5, 12, 17)
+_STREAMS = (15, 19, 21)
+EXPIRING = {("REDIS", 24), ("REDIS", 25), ("VALKEY", 22)}
+"""Hashes whose fields may have expiries."""
+_EXPIRING_KINDS = {kind for _, kind in EXPIRING}
+_ONE_STRING = {10, 11, 12, 13, 16, 17, 20}
+"""Collections that are one string, which may be compressed."""
+_MOST_TIMES = 4
+"""How much larger compressed elements are in memory, mostly."""
+_DAMAGE = (DamagedError, IndexError, KeyError, struct.error, ValueError)
 
 
-def content_digest(kind: int, body: bytes, magic: str = "REDIS") -> bytes | None:
-    """16 bytes that are equal for equal content; None where that is not known.
+def content_digest(kind: int, body: bytes, magic: str = "REDIS", now_ms: int = 0) -> bytes | None:
+    """16 bytes that are equal for equal content at `now_ms`; None where that is not known.
 
     `body` is the value without its type byte (and without DUMP's footer).
     """
     try:
-        return _digest(kind, body)
-    except (DamagedError, IndexError, KeyError, struct.error, ValueError):
+        return _digest(kind, body, magic, now_ms)
+    except _DAMAGE:
         return None
 
 
-def _digest(kind: int, body: bytes) -> bytes | None:
+def payload_digest(payload: bytes, now_ms: int = 0) -> bytes | None:
+    """The digest of what DUMP answered; None where it is not known, or too long."""
+    if len(payload) > MAX_VALUE:
+        return None
+    return content_digest(payload[0], payload[1:-FOOTER], magic_of(payload), now_ms)
+
+
+def payload_expired(payload: bytes, now_ms: int) -> bool:
+    """`all_expired` of what DUMP answered."""
+    if payload[0] not in _EXPIRING_KINDS or len(payload) > MAX_VALUE:
+        return False
+    return all_expired(payload[0], payload[1:-FOOTER], magic_of(payload), now_ms)
+
+
+def memory_of(payload: bytes) -> int:
+    """What the value of DUMP's payload takes in memory, about; rather too much than too little."""
+    if payload[0] != 0 and payload[0] not in _ONE_STRING:
+        return _MOST_TIMES * len(payload)
+    cursor = _Cursor(payload[1:40])
+    if payload[1] != 0xC3:
+        return len(payload)
+    cursor.take(1)
+    cursor.length()
+    return cursor.length()
+
+
+def magic_of(payload: bytes) -> str:
+    """Whose types DUMP's payload has: the two families number them differently."""
+    version = int.from_bytes(payload[-FOOTER : 2 - FOOTER], "little")
+    return "VALKEY" if version >= VALKEY_FROM else "REDIS"
+
+
+def all_expired(kind: int, body: bytes, magic: str, now_ms: int) -> bool:
+    """Whether it is a hash of which nothing is left at `now_ms`: then there is no such key."""
+    if (magic, kind) not in EXPIRING:
+        return False
+    try:
+        return all(0 < until <= now_ms for *_, until in _fields(kind, body))
+    except _DAMAGE:
+        return False
+
+
+def _digest(kind: int, body: bytes, magic: str, now_ms: int) -> bytes | None:
+    if (magic, kind) in EXPIRING:
+        fields = sorted(one for one in _fields(kind, body) if not 0 < one[2] <= now_ms)
+        if any(until for *_, until in fields):
+            parts = ((field, value, b"%d" % until) for field, value, until in fields)
+            return _hash(b"H", (part for one in parts for part in one))
+        return _hash(b"h", (part for one in fields for part in one[:2]))
+    if kind in _STREAMS:
+        return _hash(b"x", _stream(kind, body))
     if kind == 0:
         return _hash(b"s", [_Cursor(body).string()])
     if kind in _LISTS:
@@ -134,6 +200,53 @@ def _hash_items(kind: int, body: bytes) -> Iterator[bytes]:
     else:
         packed = cursor.string()
         yield from _listpack(packed) if kind == 16 else _ziplist(packed)
+
+
+def _fields(kind: int, body: bytes) -> Iterator[tuple[bytes, bytes, int]]:
+    """Field, value and expiry (0: none) of a hash whose fields may have some."""
+    cursor = _Cursor(body)
+    if kind == 22:
+        for _ in range(cursor.length()):
+            field, value = cursor.string(), cursor.string()
+            yield field, value, max(0, int.from_bytes(cursor.take(8), "little", signed=True))
+        return
+    soonest = int.from_bytes(cursor.take(8), "little", signed=True)
+    if kind == 24:
+        for _ in range(cursor.length()):
+            after = cursor.length()
+            field, value = cursor.string(), cursor.string()
+            yield field, value, after and soonest + after - 1
+        return
+    items = _listpack(cursor.string())
+    for field, value, until in zip(items, items, items, strict=False):
+        yield field, value, int(until)
+
+
+def _stream(kind: int, body: bytes) -> Iterator[bytes]:
+    """Entries, last id and groups, without what only newer versions say of them."""
+    cursor = _Cursor(body)
+    v2, v3 = kind >= 19, kind == 21
+
+    def numbers(n: int) -> bytes:
+        return b" ".join(b"%d" % cursor.length() for _ in range(n))
+
+    yield from cursor.strings(2 * cursor.length())
+    yield numbers(3)
+    numbers(5 if v2 else 0)
+    for _ in range(cursor.length()):
+        yield b"group"
+        yield cursor.string()
+        yield numbers(2)
+        numbers(1 if v2 else 0)
+        for _ in range(cursor.length()):
+            yield cursor.take(24)  # id, and when it was delivered
+            yield numbers(1)
+        for _ in range(cursor.length()):
+            yield b"consumer"
+            yield cursor.string()
+            cursor.take(16 if v3 else 8)  # when it was seen
+            for _ in range(cursor.length()):
+                yield cursor.take(16)
 
 
 def _zset(kind: int, body: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -287,6 +287,7 @@ def refusal(text: str, address: Address) -> ServerRefusal:
         "NOMASTERLINK": "the node is a replica that has lost its master",
         "MASTERDOWN": "the node is a replica that has lost its master",
         "BUSY": "a script is running: wait for it or SCRIPT KILL",
+        "MOVED": "another node of the cluster serves this key now: restore into that one",
     }
     hint = hints.get(code, "")
     if "AUTH" in text and "without any password" in text:
