@@ -24,10 +24,10 @@ from safetake.sources.sqlite.rows.connect import Pair
 from safetake.sources.sqlite.rows.keys import groups
 from safetake.sources.sqlite.rows.prepare import Schema
 from safetake.sources.sqlite.rows.schema import NONE
-from safetake.sources.sqlite.rows.sql import number, run
+from safetake.sources.sqlite.rows.sql import decoder, number, run
 from safetake.sources.sqlite.rows.triggers import Firing, firing, set_enabled
 from safetake.sources.sqlite.rows.undo import Rows, UndoFolder
-from safetake.sources.sqlite.rows.writing import SKIP, insert, kept, skip, update
+from safetake.sources.sqlite.rows.writing import SKIP, insert, kept, know, learnt, skip, update
 
 NAMED = 100
 """Rows that are left out are named up to this many."""
@@ -90,22 +90,11 @@ def apply(
         connection.set_busy_timeout(int(pair.busy_timeout * 1000))
         for rows in written:
             _look_again(connection, rows)
-            for key in schema.references:
-                if key.parent == rows.table.name:
-                    references.skip_deserted(connection, key, rows, schema.tables[key.child], "a")
-                if key.child == rows.table.name:
-                    references.skip_orphans(
-                        connection, key, rows, "upd", schema.tables[key.parent],
-                        by_name.get(key.parent),
-                    )  # fmt: skip
-            set_enabled(connection, decided[rows.number][1].fire)
-            result.updated[rows.table.name] = update(connection, rows, "a")
-        links = [(key.child, key.parent) for key in schema.references]
-        for circle in groups([rows.table.name for rows in written], links):
-            members = [by_name[name] for name in circle]
-            fire = {rows.number: decided[rows.number][0].fire for rows in members}
-            result.inserted |= _insert_circle(connection, members, schema, fire)
-        _updated_orphans(connection, written, schema)
+        for key in schema.references:
+            if (child := by_name.get(key.child)) and (parent := by_name.get(key.parent)):
+                for to in ("c", "a"):
+                    references.skip_strangers(connection, key, child, parent, to)
+        result.updated, result.inserted = _write(connection, by_name, schema, decided)
         if not any(firing.fire for both in decided.values() for firing in both):
             _prove(connection, written, result)
         _tell(connection, written, decided, result)
@@ -125,12 +114,11 @@ def apply(
 
 
 def _commit(connection: apsw.Connection, folder: UndoFolder) -> None:
+    folder.keep = True  # who interrupts, or a disk that fails, leaves nobody to know what is there
     try:
         run(connection, "COMMIT")
     except apsw.BusyError:
-        raise
-    except apsw.Error:
-        folder.keep = True  # the disk failed: nobody knows what the next start will find
+        folder.keep = False
         raise
 
 
@@ -164,6 +152,59 @@ def _look_again(connection: apsw.Connection, rows: Rows) -> None:
     skip(connection, rows, "upd", reason, f"{rows.upd} AS u WHERE NOT {same}")
 
 
+def _write(
+    connection: apsw.Connection,
+    by_name: Mapping[str, Rows],
+    schema: Schema,
+    decided: Mapping[int, tuple[Firing, Firing]],
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Update, then insert, parents first; again without changed rows whose parents failed."""
+    links = [(key.child, key.parent) for key in schema.references]
+    while True:
+        run(connection, "SAVEPOINT safetake_write")
+        updated: dict[str, int] = {}
+        inserted: dict[str, int] = {}
+        for name, rows in by_name.items():
+            _possible_only(connection, rows, by_name, schema)
+            set_enabled(connection, decided[rows.number][1].fire)
+            updated[name] = update(connection, rows, "a")
+        for circle in groups(list(by_name), links):
+            members = [by_name[name] for name in circle]
+            fire = {rows.number: decided[rows.number][0].fire for rows in members}
+            inserted |= _insert_circle(connection, members, schema, fire)
+        left_out = []
+        if _updated_orphans(connection, by_name, schema):
+            left_out = learnt(connection, "upd")
+            run(connection, "ROLLBACK TO safetake_write")
+        run(connection, "RELEASE safetake_write")
+        if not left_out:
+            return updated, inserted
+        know(connection, left_out)
+
+
+def _possible_only(
+    connection: apsw.Connection, rows: Rows, by_name: Mapping[str, Rows], schema: Schema
+) -> None:
+    """Leave out changes that break a reference; missing parents may still come."""
+    for key in schema.references:
+        if key.parent == rows.table.name:
+            references.skip_deserted(connection, key, rows, schema.tables[key.child], "a")
+        if key.child == rows.table.name:
+            coming = by_name.get(key.parent)
+            references.skip_orphans(connection, key, rows, "a", schema.tables[key.parent], coming)
+
+
+def _updated_orphans(
+    connection: apsw.Connection, by_name: Mapping[str, Rows], schema: Schema
+) -> int:
+    """Changed rows that refer to nothing, since their parents could not come."""
+    return sum(
+        references.skip_orphans(connection, key, by_name[key.child], "a", schema.tables[key.parent])
+        for key in schema.references
+        if key.child in by_name
+    )
+
+
 def _insert_circle(
     connection: apsw.Connection, members: list[Rows], schema: Schema, fire: Mapping[int, bool]
 ) -> dict[str, int]:
@@ -176,14 +217,14 @@ def _insert_circle(
             set_enabled(connection, fire[rows.number])
             inserted[rows.table.name] = insert(connection, rows)
         orphans = _without_orphans(connection, members, schema, inserted=True)
-        learnt = []
+        left_out = []
         if orphans:  # a constraint kept their parents out: begin again, knowing that
-            learnt = list(connection.execute(f"SELECT t, kind, n, reason FROM {SKIP}"))
+            left_out = learnt(connection, "ins")
             run(connection, "ROLLBACK TO safetake_circle")
         run(connection, "RELEASE safetake_circle")
         if not orphans:
             return inserted
-        connection.executemany(f"INSERT OR IGNORE INTO {SKIP} VALUES (?, ?, ?, ?)", learnt)
+        know(connection, left_out)
 
 
 def _without_orphans(
@@ -196,32 +237,15 @@ def _without_orphans(
         found = 0
         for key in schema.references:
             child = by_name.get(key.child)
-            if child is None or any(name not in child.table.names for name in key.columns):
+            if child is None:
                 continue
             coming = None if inserted else by_name.get(key.parent)
             found += references.skip_orphans(
-                connection, key, child, "ins", schema.tables[key.parent], coming
+                connection, key, child, "c", schema.tables[key.parent], coming
             )
         total += found
         if not found:
             return total
-
-
-def _updated_orphans(connection: apsw.Connection, written: list[Rows], schema: Schema) -> None:
-    """A changed row that would refer to nothing: everything is called off."""
-    for rows in written:
-        for key in schema.references:
-            if key.child != rows.table.name or any(c not in rows.table.names for c in key.columns):
-                continue
-            if references.skip_orphans(
-                connection, key, rows, "upd", schema.tables[key.parent], None
-            ):
-                raise RefusedError(
-                    f"changed rows of {key.child} would go back to a row of {key.parent} that is"
-                    " not there",
-                    hint="bring back the missing rows first, or leave the changed ones out with"
-                    " --where",
-                )
 
 
 def _prove(connection: apsw.Connection, written: list[Rows], result: Result) -> None:
@@ -268,18 +292,21 @@ def _tell(
 def name_skipped(connection: apsw.Connection, written: list[Rows]) -> list[dict[str, Any]]:
     """{table, key, reason} of the first rows that were left out."""
     found: list[dict[str, Any]] = []
+    decoded = decoder(connection)
     for rows in written:
         for kind, prefix, table in (("ins", "c", rows.ins), ("upd", "a", rows.upd)):
             names = rows.table.key
             parts = [f"u.{prefix}{rows.column(name)}" for name in names]
             if not names:
                 names, parts = ["rowid"], ["u.r" if kind == "ins" else "u.n"]
-            texts = ", ".join(f"quote({part})" for part in parts)
-            for *values, reason in connection.execute(
-                f"SELECT {texts}, s.reason FROM {SKIP} AS s CROSS JOIN {table} AS u ON u.n = s.n"
+            texts = ", ".join(f"CAST(quote({part}) AS BLOB)" for part in parts)
+            for row in connection.execute(
+                f"SELECT {texts}, CAST(s.reason AS BLOB)"
+                f" FROM {SKIP} AS s CROSS JOIN {table} AS u ON u.n = s.n"
                 " WHERE s.t = ? AND s.kind = ? ORDER BY s.n LIMIT ?",
                 (rows.number, kind, NAMED - len(found)),
             ):
+                *values, reason = map(decoded, row)
                 key = ", ".join(f"{n} = {v}" for n, v in zip(names, values, strict=True))
                 found.append({"table": rows.table.name, "key": key, "reason": reason})
     return found

@@ -147,10 +147,11 @@ def _apply(
                         "columns": rows.table.names,
                         "kind": rows.table.kind,
                         "key": rows.table.key,
+                        "collations": rows.table.collations,
                     }
                     for rows in written
                 ],
-                "references": noted,
+                **noted,
             }
             folder.write_record(whole, "prepared")
             report.result = writer.apply(
@@ -254,7 +255,7 @@ def _prepare(
     place: Place,
     wish: Wish,
     report: Report,
-) -> tuple[list[Rows], Schema, list[dict[str, Any]]]:
+) -> tuple[list[Rows], Schema, dict[str, Any]]:
     connection = pair.connection
     with _reading(connection):
         schema = live_schema(connection)

@@ -39,7 +39,7 @@ def foreign_keys(
         columns = [table.find(part[2]) for part in parts]
         targets: list[str | None] = [part[3] for part in parts]
         if targets[0] is None:
-            targets = list(_primary(connection, parent))
+            targets = list(parent.primary)
         there = [parent.find(name) if name else None for name in targets]
         if len(there) == len(columns) and all(columns) and all(there):
             found.append(
@@ -51,15 +51,6 @@ def foreign_keys(
                 )
             )
     return found
-
-
-def _primary(connection: apsw.Connection, table: Table) -> list[str]:
-    parts = [
-        (row[5], row[1])
-        for row in connection.execute(f"PRAGMA main.table_xinfo({quoted(table.name)})")
-        if row[5]
-    ]
-    return [name for _, name in sorted(parts)]
 
 
 def groups(names: Sequence[str], links: Iterable[tuple[str, str]]) -> list[list[str]]:

@@ -11,6 +11,7 @@ from safetake.sources.sqlite.facts import quoted
 from safetake.sources.sqlite.rows.diff import extra_rows
 from safetake.sources.sqlite.rows.plan import TablePlan
 from safetake.sources.sqlite.rows.schema import NONE
+from safetake.sources.sqlite.rows.sql import decoder
 
 _TOGETHER = 500
 """Columns in one statement; SQLite takes 2000 results, and each column needs two."""
@@ -88,9 +89,7 @@ def _rows(
     connection: apsw.Connection, columns: list[str], rest: str, limit: int
 ) -> Iterator[list[Value]]:
     """Text is taken as its bytes: it may be none in its encoding."""
-    encoding = {"UTF-16le": "utf-16-le", "UTF-16be": "utf-16-be"}.get(
-        connection.pragma("encoding"), "utf-8"
-    )
+    decoded = decoder(connection)
     parts = [
         connection.execute(
             "SELECT "
@@ -107,6 +106,6 @@ def _rows(
     for rows in zip(*parts, strict=True):
         row = [value for part in rows for value in part]
         yield [
-            value.decode(encoding, "backslashreplace") if text else value
+            decoded(value) if text and isinstance(value, bytes) else value
             for text, value in zip(row[::2], row[1::2], strict=True)
         ]

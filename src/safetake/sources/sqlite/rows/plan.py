@@ -27,6 +27,9 @@ CREATED = (
     "creation_date", "date_created", "time_created", "inserted_at",
 )  # fmt: skip
 """Columns that never change in the life of a row: where they differ, it is another row."""
+COLUMNS = 990
+"""A changed row is kept as it was and as it shall be, in one row of at most 2000 columns; and an
+expression is at most 1000 deep."""
 
 
 @dataclass(slots=True)
@@ -49,6 +52,11 @@ class TablePlan:
     def name(self) -> str:
         """As the live database spells it."""
         return self.live.name
+
+    @property
+    def added(self) -> set[str]:
+        """Columns that the live table has and the snapshot's has not."""
+        return set(self.live.names) - {live.name for live, _ in self.common}
 
     @property
     def diff(self) -> str:
@@ -224,6 +232,8 @@ def _plan(number: int, live: Table, old: Table, collations: set[str]) -> TablePl
     if unknown:
         return f"it uses the collation {min(unknown)}, which only the application has"
     common = [(c, o) for c in live.columns if (o := old.find(c.name)) is not None]
+    if max(len(live.columns), len(old.columns)) > COLUMNS:
+        return f"it has more than {COLUMNS} columns"
     if not common:
         return "it has no column in common with the snapshot's"
     plan = TablePlan(number, live, old, common)
@@ -236,7 +246,7 @@ def _plan(number: int, live: Table, old: Table, collations: set[str]) -> TablePl
         if not (live.rowid and old.rowid):
             return "it has no key, and columns that hide every name of the rowid"
         plan.notes.append("no key: whole rows are compared, equal ones counted")
-    added = [c for c in live.columns if old.find(c.name) is None]
+    added = [c for c in live.columns if c.name in plan.added]
     if added:
         plan.notes.append("columns since the snapshot: " + ", ".join(c.name for c in added))
     gone = [

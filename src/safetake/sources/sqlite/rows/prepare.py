@@ -52,7 +52,7 @@ def prepare(
     written = []
     for plan in plans.values():
         rows = Rows(plan.number, plan.live)
-        rows.create(connection)
+        rows.create(connection, plan.added)
         missing = number(connection, f"SELECT count(*) FROM {plan.diff} WHERE kind IN ('m', 'p')")
         if missing and plan.no_insert:
             raise RefusedError(
@@ -69,26 +69,37 @@ def prepare(
 
 def note_references(
     connection: apsw.Connection, schema: Schema, written: list[Rows]
-) -> list[dict[str, Any]]:
-    """What an undo has to know about live rows that wait for their parents."""
+) -> dict[str, list[dict[str, Any]]]:
+    """What an undo has to know about references that are broken before anything is written.
+
+    `references`: live rows that wait for a parent which comes back. `orphans`: changed rows that
+    refer to nothing as they are. An undo makes both so again, and no others.
+    """
     by_name = {rows.table.name: rows for rows in written}
-    noted = []
+    waiting, orphans = [], []
     for at, key in enumerate(schema.references):
-        parent = by_name.get(key.parent)
-        if parent is None or not number(connection, f"SELECT EXISTS (SELECT 1 FROM {parent.ins})"):
-            continue
-        if references.note_referring(connection, at, key, parent, schema.tables[key.child]):
-            noted.append({"number": at, **asdict(key)})
-    return noted
+        child, parent = by_name.get(key.child), by_name.get(key.parent)
+        entry = {"number": at, **asdict(key)}
+        if parent is not None and _any(connection, parent.ins):
+            table = schema.tables[key.child]
+            if references.note_referring(connection, at, key, parent, table):
+                waiting.append({**entry, "identity": references.identity(table)})
+        if child is not None and _any(connection, child.upd):
+            table = schema.tables[key.parent]
+            if references.note_orphans(connection, at, key, child, table):
+                orphans.append(entry)
+    return {"references": waiting, "orphans": orphans}
+
+
+def _any(connection: apsw.Connection, table: str) -> bool:
+    return bool(number(connection, f"SELECT EXISTS (SELECT 1 FROM {table})"))
 
 
 def _copy_missing(connection: apsw.Connection, plan: TablePlan, rows: Rows) -> None:
     old = {c.name: n for n, (c, _) in enumerate(plan.common)}
-    values = [
-        f"d.o{old[column.name]}" if column.name in old else f"({column.default or 'NULL'})"
-        for column in plan.live.columns
-    ]
-    names = rows.columns("c")
+    both = [name for name in plan.live.names if name in old]  # the others get their default
+    values = [f"d.o{old[name]}" for name in both]
+    names = [f"c{rows.column(name)}" for name in both]
     if plan.live.kind == NONE:
         names.insert(0, "r")
         free = f"SELECT 1 FROM {plan.live.place} AS x WHERE x.{plan.live.rowid} = d.k0"
@@ -146,8 +157,6 @@ def _wrong_parents(
     for key in schema.references:
         child, parent = by_name.get(key.child), plans.get(key.parent)
         if child is None or parent is None or parent.live.kind != ROWID:
-            continue
-        if any(name not in child.table.names for name in key.columns):
             continue
         if key.parent not in highest:
             highest[key.parent] = highest_unchanged(connection, parent)

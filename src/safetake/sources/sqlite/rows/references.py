@@ -7,6 +7,9 @@ each row and its parent.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
 import apsw
 
 from safetake.sources.sqlite.facts import quoted
@@ -32,38 +35,109 @@ def _text(words: str) -> str:
     return "'" + words.replace("'", "''") + "'"
 
 
+def _same(parent: Table, names: Sequence[str], theirs: Iterable[str], mine: Iterable[str]) -> str:
+    """SQL: the values `theirs` of a parent's columns `names` are those of a child, `mine`.
+
+    As SQLite compares them for a foreign key: by the collation of the parent's column.
+    """
+    columns = [column for name in names if (column := parent.find(name)) is not None]
+    return " AND ".join(
+        f"{a} = {b} COLLATE {quoted(column.collation)}"
+        for column, a, b in zip(columns, theirs, mine, strict=True)
+    )
+
+
 def skip_orphans(
     connection: apsw.Connection,
     key: ForeignKey,
     child: Rows,
-    kind: str,
+    to: str,
     parent: Table,
-    coming: Rows | None,
+    coming: Rows | None = None,
+    noted: int | None = None,
 ) -> int:
     """Leave out rows whose parent is neither live nor among the rows of `coming` (one circle).
 
-    Rows of `upd` count when they would change the reference.
+    `to` is what becomes of them: `c`, they are inserted; `a` or `b`, they are changed, and count
+    when that changes the reference. Not those that `note_orphans` noted under the number `noted`.
     """
-    prefix = "c" if kind == "ins" else "a"
-    if any(name not in child.table.names for name in key.columns):
-        return 0  # a generated column
+    kind = "ins" if to == "c" else "upd"
     numbers = [child.column(name) for name in key.columns]
-    pairs = list(zip(numbers, key.parent_columns, strict=True))
-    some = " AND ".join(f"u.{prefix}{n} IS NOT NULL" for n in numbers)
-    there = " AND ".join(f"p.{quoted(name)} = u.{prefix}{n}" for n, name in pairs)
-    where = f"{some} AND {kept(child, kind)}"
-    where += f" AND NOT EXISTS (SELECT 1 FROM {parent.place} AS p WHERE {there})"
+    where = f"{_parentless(key, child, to, parent)} AND {kept(child, kind)}"
     if kind == "upd":
         where += " AND (" + " OR ".join(f"u.a{n} IS NOT u.b{n}" for n in numbers) + ")"
     if coming is not None:
-        same = " AND ".join(f"v.c{coming.column(name)} = u.{prefix}{n}" for n, name in pairs)
+        theirs = [f"v.c{coming.column(name)}" for name in key.parent_columns]
+        same = _same(parent, key.parent_columns, theirs, [f"u.{to}{n}" for n in numbers])
         where += (
             f" AND NOT EXISTS (SELECT 1 FROM {coming.ins} AS v WHERE {same}"
             f" AND {kept(coming, 'ins', 'v')})"
         )
-    reason = f"'its parent ' || {_parent_of(key, child, prefix)} || ' is not there'"
+    if noted is not None:
+        where += f" AND u.n NOT IN (SELECT n FROM {UNDO}.lost_{noted})"
+    reason = f"'its parent ' || {_parent_of(key, child, to)} || ' is not there'"
     table = child.ins if kind == "ins" else child.upd
     return skip(connection, child, kind, reason, f"{table} AS u WHERE {where}")
+
+
+def _parentless(key: ForeignKey, child: Rows, to: str, parent: Table) -> str:
+    """SQL: the kept row `u` refers to something, and no such row is live."""
+    values = [f"u.{to}{child.column(name)}" for name in key.columns]
+    some = " AND ".join(f"{value} IS NOT NULL" for value in values)
+    theirs = [f"p.{quoted(name)}" for name in key.parent_columns]
+    # without their own affinity, the parent's column lends them its own: as in a foreign key
+    there = _same(parent, key.parent_columns, theirs, [f"+{value}" for value in values])
+    return f"{some} AND NOT EXISTS (SELECT 1 FROM {parent.place} AS p WHERE {there})"
+
+
+def note_orphans(
+    connection: apsw.Connection, number: int, key: ForeignKey, child: Rows, parent: Table
+) -> bool:
+    """Remember which changed rows refer to nothing as they are: an undo makes them so again.
+
+    False when there are none.
+    """
+    run(connection, f"CREATE TABLE {UNDO}.lost_{number} (n INTEGER PRIMARY KEY)")
+    run(
+        connection,
+        f"INSERT INTO {UNDO}.lost_{number} SELECT u.n FROM {child.upd} AS u"
+        f" WHERE {_parentless(key, child, 'b', parent)}",
+    )
+    return connection.changes() > 0
+
+
+def skip_strangers(
+    connection: apsw.Connection, key: ForeignKey, child: Rows, parent: Rows, to: str
+) -> None:
+    """Leave out rows whose parent was to come back, and whose id somebody gave to another row since
+    the comparison. `to` as in `skip_orphans`."""
+    table = parent.table
+    if table.kind != ROWID or table.autoincrement or key.parent_columns != table.key:
+        return
+    kind = "ins" if to == "c" else "upd"
+    place = child.column(key.columns[0])
+    where = (
+        f"v.c{parent.column(table.key[0])} = u.{to}{place} AND {parent.found('l', 'v', 'c')}"
+        f" AND ({parent.differs('l', 'v', 'c')})"
+    )
+    if kind == "upd":
+        where += f" AND u.a{place} IS NOT u.b{place}"
+    skip(
+        connection,
+        child,
+        kind,
+        _stranger(key, child, to),
+        f"{child.ins if kind == 'ins' else child.upd} AS u CROSS JOIN {parent.ins} AS v"
+        f" CROSS JOIN {table.place} AS l WHERE {where}",
+    )
+
+
+def _stranger(key: ForeignKey, child: Rows, prefix: str) -> str:
+    """SQL: the reason why a row is left out whose parent may be another row."""
+    return (
+        f"'its parent ' || {_parent_of(key, child, prefix)}"
+        " || ' is perhaps another row now, under an id that was used again'"
+    )
 
 
 def skip_wrong_parents(
@@ -105,14 +179,14 @@ def skip_wrong_parents(
         connection,
         child,
         kind,
-        f"'its parent ' || {_parent_of(key, child, prefix)}"
-        " || ' is perhaps another row now, under an id that was used again'",
+        _stranger(key, child, prefix),
         f"{table} AS u CROSS JOIN {parent.old.place} AS o CROSS JOIN {parent.live.place} AS l"
         f" WHERE {' AND '.join(where)}",
     )
 
 
-def _identity(table: Table) -> list[str]:
+def identity(table: Table) -> list[str]:
+    """SQL names that tell the rows of a table apart."""
     return [quoted(name) for name in table.key] or [table.rowid]
 
 
@@ -123,11 +197,7 @@ def note_referring(
 
     An undo may make them orphans again. False when there are none.
     """
-    names = [f"k{n}" for n, _ in enumerate(_identity(child))]
-    there = " AND ".join(
-        f"x.{quoted(name)} = u.c{parent.column(target)}"
-        for name, target in zip(key.columns, key.parent_columns, strict=True)
-    )
+    names = [f"k{n}" for n, _ in enumerate(identity(child))]
     run(
         connection,
         f"CREATE TABLE {UNDO}.ref_{number} ({', '.join(names)}, PRIMARY KEY ({', '.join(names)}))",
@@ -135,10 +205,17 @@ def note_referring(
     run(
         connection,
         f"INSERT OR IGNORE INTO {UNDO}.ref_{number}"
-        f" SELECT {', '.join(f'x.{name}' for name in _identity(child))}"
-        f" FROM {child.place} AS x JOIN {parent.ins} AS u ON {there}",
+        f" SELECT {', '.join(f'x.{name}' for name in identity(child))}"
+        f" FROM {child.place} AS x JOIN {parent.ins} AS u ON {_refers(key, parent, 'c')}",
     )
     return connection.changes() > 0
+
+
+def _refers(key: ForeignKey, parent: Rows, prefix: str) -> str:
+    """SQL: the live row `x` refers to the kept parent `u`."""
+    theirs = [f"u.{prefix}{parent.column(name)}" for name in key.parent_columns]
+    mine = [f"x.{quoted(name)}" for name in key.columns]
+    return _same(parent.table, key.parent_columns, mine, theirs)
 
 
 def skip_referred(
@@ -146,30 +223,41 @@ def skip_referred(
     key: ForeignKey,
     parent: Rows,
     child: Table,
+    *,
     going: Rows | None,
-    noted: int | None,
+    changing: Rows | None,
+    noted: Mapping[str, Any] | None,
 ) -> int:
-    """Leave out rows to be deleted that live rows refer to, other than those of `going`, and than
-    those that `note_referring` noted under the number `noted`."""
-    numbers = [parent.column(name) for name in key.parent_columns]
-    there = " AND ".join(
-        f"x.{quoted(name)} = u.c{n}" for n, name in zip(numbers, key.columns, strict=True)
-    )
-    where = f"{kept(parent, 'ins')}"
+    """Leave out rows to be deleted that live rows refer to.
+
+    Other than those of `going`, which are deleted with them; than those of `changing` that will
+    refer to another row again, or to none; and than those that `note_referring` noted.
+    """
+    where = kept(parent, "ins")
     if going is not None:
         where += (
             f" AND NOT EXISTS (SELECT 1 FROM {going.ins} AS v WHERE {going.found('x', 'v', 'c')}"
             f" AND {kept(going, 'ins', 'v')})"
         )
+    if changing is not None and changing.table.kind != NONE:
+        theirs = [f"u.c{parent.column(name)}" for name in key.parent_columns]
+        before = [f"w.b{changing.column(name)}" for name in key.columns]
+        same = _same(parent.table, key.parent_columns, theirs, before)
+        where += (
+            f" AND NOT EXISTS (SELECT 1 FROM {changing.upd} AS w"
+            f" WHERE {changing.found('x', 'w', 'a')} AND {kept(changing, 'upd', 'w')}"
+            f" AND ({same}) IS NOT TRUE)"
+        )
     if noted is not None:
-        same = " AND ".join(f"r.k{n} = x.{name}" for n, name in enumerate(_identity(child)))
-        where += f" AND NOT EXISTS (SELECT 1 FROM {UNDO}.ref_{noted} AS r WHERE {same})"
+        names = noted.get("identity") or identity(child)
+        same = " AND ".join(f"r.k{n} = x.{name}" for n, name in enumerate(names))
+        where += f" AND NOT EXISTS (SELECT 1 FROM {UNDO}.ref_{noted['number']} AS r WHERE {same})"
     return skip(
         connection,
         parent,
         "ins",
         _text(f"rows of {key.child} refer to it now"),
-        f"{child.place} AS x JOIN {parent.ins} AS u ON {there} WHERE {where}",
+        f"{child.place} AS x JOIN {parent.ins} AS u ON {_refers(key, parent, 'c')} WHERE {where}",
     )
 
 
@@ -180,17 +268,14 @@ def skip_deserted(
     columns = [name for name in key.parent_columns if name not in parent.table.key]
     if not columns or parent.table.kind == NONE:
         return
-    before = "b" if to == "a" else "a"
     numbers = [parent.column(name) for name in key.parent_columns]
     moved = " OR ".join(f"u.a{n} IS NOT u.b{n}" for n in numbers)
-    there = " AND ".join(
-        f"x.{quoted(name)} = u.{before}{n}" for n, name in zip(numbers, key.columns, strict=True)
-    )
+    present = _refers(key, parent, "b" if to == "a" else "a")
     skip(
         connection,
         parent,
         "upd",
         _text(f"rows of {key.child} refer to its present value"),
-        f"{parent.upd} AS u JOIN {child.place} AS x ON {there}"
+        f"{parent.upd} AS u JOIN {child.place} AS x ON {present}"
         f" WHERE ({moved}) AND {kept(parent, 'upd')}",
     )

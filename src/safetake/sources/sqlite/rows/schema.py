@@ -45,6 +45,8 @@ class Table:
     rowid: str = ""
     """A name under which the rowid is reached; empty when there is none."""
     autoincrement: bool = False
+    primary: list[str] = field(default_factory=list)
+    """Columns of the PRIMARY KEY, in its order; they may hold NULL, and are no `key` then."""
 
     @property
     def place(self) -> str:
@@ -55,6 +57,16 @@ class Table:
     def names(self) -> list[str]:
         """Names of the stored columns."""
         return [column.name for column in self.columns]
+
+    @property
+    def exact(self) -> set[str]:
+        """Columns of the key whose equal values are the same; 'A' and 'a', or 1 and 1.0, are not
+        where the collation, or no affinity, lets them be equal."""
+        return {
+            name
+            for name, collation in zip(self.key, self.collations, strict=True)
+            if collation == "BINARY" and (c := self.find(name)) and c.affinity != "BLOB"
+        }
 
     def find(self, name: str) -> Column | None:
         """The column of that name, in any case."""
@@ -142,6 +154,7 @@ def read_table(connection: apsw.Connection, schema: str, name: str, without_rowi
         if pk:
             primary[pk] = column
     table = Table(schema, name, columns, generated, NONE)
+    table.primary = [column for _, column in sorted(primary.items())]
     if not without_rowid:
         table.rowid = next((word for word in _ROWID_NAMES if word not in everything), "")
     indexes = list(connection.execute(f"PRAGMA {schema}.index_list({quoted(name)})"))

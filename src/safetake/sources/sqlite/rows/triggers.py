@@ -68,11 +68,15 @@ def _touched(connection: apsw.Connection, table: Table, event: str) -> dict[str,
         "DELETE": f"DELETE FROM {table.place} WHERE 0",
     }[event]
     found: dict[str, set[str]] = {}
+    names = {
+        str(row[0])
+        for row in connection.execute("SELECT name FROM main.sqlite_schema WHERE type = 'trigger'")
+    }
 
     def note(
         action: int, first: str | None, _two: str | None, _schema: str | None, trigger: str | None
     ) -> int:
-        if trigger is not None:
+        if trigger in names:  # or it is a view that a trigger reads
             written = found.setdefault(trigger, set())
             if action in _WRITING and first is not None:
                 written.add(first)

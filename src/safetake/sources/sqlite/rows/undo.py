@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,8 +61,12 @@ class Rows:
         """`c0`, `c1`, …"""
         return [f"{prefix}{n}" for n in range(len(self.table.columns))]
 
-    def _declared(self, prefix: str) -> list[str]:
-        return [f"{prefix}{n} {column.affinity}" for n, column in enumerate(self.table.columns)]
+    def _declared(self, prefix: str, defaults: Container[str] = ()) -> list[str]:
+        return [
+            f"{prefix}{n} {column.affinity}"
+            + (f" DEFAULT {_default(column.default)}" if column.name in defaults else "")
+            for n, column in enumerate(self.table.columns)
+        ]
 
     def column(self, name: str) -> int:
         """The number of a column by its name."""
@@ -83,22 +88,31 @@ class Rows:
             ]
         )
 
-    def create(self, connection: apsw.Connection) -> None:
-        """Make both tables, empty."""
+    def create(self, connection: apsw.Connection, added: Container[str]) -> None:
+        """Make both tables, empty; columns of `added` have their defaults in `ins`."""
         # with the affinity of the live columns: kept values are what the live table makes of them
-        plain = ", ".join(self._declared("c"))
+        plain = ", ".join(self._declared("c", added))
         row = "r INTEGER UNIQUE, " if self.table.kind == NONE else ""
         both = ", ".join((*self._declared("b"), *self._declared("a")))
         run(connection, f"CREATE TABLE {self.ins} (n INTEGER PRIMARY KEY, {row}{plain})")
         run(connection, f"CREATE TABLE {self.upd} (n INTEGER PRIMARY KEY, {both})")
         if self.table.kind != NONE:
             for name, prefix in (("ins", "c"), ("upd", "a")):
-                parts = ", ".join(f"{prefix}{self.column(key)}" for key in self.table.key)
+                parts = ", ".join(
+                    f"{prefix}{self.column(key)} COLLATE {quoted(collation)}"
+                    for key, collation in zip(self.table.key, self.table.collations, strict=True)
+                )
                 run(
                     connection,
                     f"CREATE INDEX {UNDO}.{name}_{self.number}_key"
                     f" ON {name}_{self.number} ({parts})",
                 )
+
+
+def _default(sql: str | None) -> str:
+    """What the schema says behind DEFAULT, to be said once more: a bare word may be a text there,
+    and in brackets it would be a column."""
+    return f"({sql or 'NULL'})" if not re.fullmatch(r'\w+|".*"', sql or "") else str(sql)
 
 
 def _differs(live: str, kept: str, column: Column) -> str:

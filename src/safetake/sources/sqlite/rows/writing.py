@@ -8,6 +8,7 @@ rows.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import apsw
 
@@ -48,6 +49,23 @@ def skip(connection: apsw.Connection, rows: Rows, kind: str, reason: str, rest: 
     return connection.total_changes() - before
 
 
+def learnt(connection: apsw.Connection, kind: str) -> list[tuple[Any, ...]]:
+    """What is left out, to be `known` again when a savepoint is gone back to."""
+    # a reason may hold text of a row that is no UTF-8
+    return list(
+        connection.execute(
+            f"SELECT t, kind, n, CAST(reason AS BLOB) FROM {SKIP} WHERE kind = ?", (kind,)
+        )
+    )
+
+
+def know(connection: apsw.Connection, left_out: list[tuple[Any, ...]]) -> None:
+    """Leave out what was `learnt`."""
+    connection.executemany(
+        f"INSERT OR IGNORE INTO {SKIP} VALUES (?, ?, ?, CAST(? AS TEXT))", left_out
+    )
+
+
 def insert(connection: apsw.Connection, rows: Rows) -> int:
     """Insert what is kept of `ins`; returns how many."""
     names = [quoted(name) for name in rows.table.names]
@@ -69,12 +87,10 @@ def insert(connection: apsw.Connection, rows: Rows) -> int:
 
 def update(connection: apsw.Connection, rows: Rows, to: str) -> int:
     """Set what is kept of `upd` to its values before (`b`) or after (`a`); returns how many."""
-    # a key that is the same for its collation only ('A', 'a') goes back, too
-    exact = all(collation == "BINARY" for collation in rows.table.collations)
     sets = ", ".join(
         f"{quoted(name)} = u.{to}{n}"
         for n, name in enumerate(rows.table.names)
-        if not (exact and name in rows.table.key)
+        if name not in rows.table.exact
     )
     if not sets:
         return 0
