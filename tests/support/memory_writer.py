@@ -209,7 +209,7 @@ def materialise(reader: Reader, node: Node, directory: Path) -> None:
     """Write the content of directory `node` into `directory` (made when it is missing).
 
     Brings back files, folders, symlinks, FIFOs, hard links, permission bits, modification times and
-    extended attributes; not owners, and no devices or sockets.
+    extended attributes; not owners, no sockets, and no devices (an error).
     """
     _write_directory(reader, node, directory, {})
 
@@ -228,6 +228,8 @@ def _write_directory(
 def _write_entry(
     reader: Reader, entry: Node, path: Path, linked: dict[tuple[int, int], Path]
 ) -> None:
+    if entry.type == "socket":
+        return  # as a restore does
     if entry.type == "dir":
         _write_directory(reader, entry, path, linked)
         return

@@ -69,6 +69,12 @@ def test_given_special_entries_then_they_are_nodes_without_content(tmp_path: Pat
         with MemoryRepository() as repository:
             taken = take(tmp_path, repository)
             assert taken.node("socket").type == "socket"
+            # nobody's data: it is never restored, and no proof may miss it
+            assert (taken.facts["others"], taken.facts["sockets"]) == (0, 1)
+            assert taken.prove() == {}
+            (tmp_path / "file").write_bytes(b"more")
+            taken = take(tmp_path, repository, taken)
+            assert taken.prove() == {}
             if os.geteuid() == 0:
                 os.mknod(tmp_path / "null", 0o020666, os.makedev(1, 3))
                 taken = take(tmp_path, repository, taken)

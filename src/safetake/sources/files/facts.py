@@ -5,7 +5,7 @@ and put in again without reading the others, and its size does not depend on the
 An entry's part covers its path, type, link target and the ids of its blobs; because those depend
 on nothing but the bytes (`content.CHUNKER`), the digest is found again from restored files alone.
 It proves against damage and mistakes; against an attacker stands the repository's own
-authentication.
+authentication. Sockets have no part in it: they are never restored.
 """
 
 from __future__ import annotations
@@ -53,10 +53,14 @@ class Totals:
     others: int = 0
     bytes: int = 0
     digest: int = 0
+    sockets: int = 0
 
     def add(self, path: str, nodes: Iterable[Node], sign: int = 1) -> None:
         """Count the entries of the folder at `path`; with sign -1 take them away."""
         for node in nodes:
+            if node.type == "socket":
+                self.sockets += sign
+                continue
             if node.type == "file":
                 self.files += sign
                 self.bytes += sign * node.size
@@ -77,6 +81,7 @@ class Totals:
             "others": self.others,
             "bytes": self.bytes,
             "digest": f"{self.digest:064x}",
+            "sockets": self.sockets,
             "chunker": CHUNKER,
         }
 
@@ -93,6 +98,7 @@ class Totals:
                 int(facts["others"]),
                 int(facts["bytes"]),
                 int(facts["digest"], 16),
+                int(facts["sockets"]),
             )
         except (KeyError, TypeError, ValueError):
             return None
