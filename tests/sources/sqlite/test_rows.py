@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
 
-from safetake.errors import RefusedError, SourceError, UsageError
+from safetake.errors import RefusedError, SafetakeError, SourceError, UsageError
+from safetake.sources.sqlite.rows import apply, undo
 from safetake.sources.sqlite.rows.job import Report
 from safetake.sources.sqlite.rows.select import parse_time
 from tests.support.repositories import memory_folder
@@ -688,6 +692,22 @@ def test_times_of_every_kind(ground: Ground, shape: str) -> None:
         ground.rows(since=0.0)
 
 
+def test_times_that_cannot_be_read_are_told(ground: Ground) -> None:
+    ground.sql("CREATE TABLE t (id INTEGER PRIMARY KEY, created_at)")
+    ground.many("INSERT INTO t VALUES (?, ?)", [(n, f"2026-11-{n:02d}") for n in range(1, 5)])
+    ground.sql("INSERT INTO t VALUES (9, '22/11/2026')")
+    ground.capture()
+    ground.sql("DELETE FROM t WHERE id IN (3, 9)")
+    report = ground.rows(since=parse_time("2026-11-02", 0))
+    assert report.tables["t"].missing == 1
+    assert report.notes["t"] == [
+        "not every created_at is a time that SQLite reads: such rows are left out"
+    ]
+    ground.sql("DELETE FROM t", "INSERT INTO t VALUES (10, 'Nov 22')")
+    with pytest.raises(UsageError, match="holds no time that SQLite reads"):
+        ground.rows(since=0.0)
+
+
 def test_times_as_people_write_them() -> None:
     assert parse_time("6h", 100_000.0) == 100_000 - 21_600
     assert parse_time("1970-01-02", 0) == 86400
@@ -736,6 +756,53 @@ def test_what_an_undo_needs_is_private_and_complete_before_the_commit(drama: Gro
     assert (record["state"], record["inserted"]) == ("applied", {"episodes": 3})
     with pytest.raises(UsageError, match="no application"):
         drama.undo("nothing")
+
+
+def test_given_an_interrupt_in_the_commit_then_an_undo_is_left(
+    drama: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drama.sql("DELETE FROM projects WHERE id = 3", foreign_keys=True)
+    from safetake.sources.sqlite.rows.sql import run
+
+    def interrupted(connection: apsw.Connection, sql: str) -> None:
+        run(connection, sql)
+        if sql == "COMMIT":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(apply, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        drama.rows(apply=True)
+    monkeypatch.undo()
+    assert drama.sql("SELECT count(*) FROM projects WHERE id = 3") == [(1,)]
+    assert drama.undo().inserted == {"projects": 1, "episodes": 3}
+
+
+def test_given_a_state_folder_that_fails_after_the_commit_then_that_is_said(
+    drama: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drama.sql("DELETE FROM projects WHERE id = 3", foreign_keys=True)
+    from safetake.state import write_json
+
+    def full(path: Path, document: Any) -> None:
+        if isinstance(document, dict) and document["state"] != "prepared":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_json(path, document)
+
+    monkeypatch.setattr(undo, "write_json", full)
+    with pytest.raises(SafetakeError, match="rows were brought back, which could not be noted"):
+        drama.rows(apply=True)
+    with pytest.raises(SafetakeError, match="rows were taken back, which could not be noted"):
+        drama.undo()
+    assert drama.sql("SELECT count(*) FROM projects WHERE id = 3") == [(0,)]
+
+
+def test_a_safety_copy_of_raw_files_has_no_rows_to_compare(drama: Ground) -> None:
+    assert drama.node is not None
+    (file,) = drama.repository.trees[drama.node.subtree or b""]
+    drama.repository.trees[b"raw"] = [file, replace(file, name="live.db-wal")]
+    drama.node = replace(drama.node, subtree=b"raw")
+    with pytest.raises(RefusedError, match="no database to compare with"):
+        drama.rows()
 
 
 def test_given_another_table_then_an_undo_is_refused(drama: Ground) -> None:

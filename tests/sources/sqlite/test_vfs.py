@@ -157,6 +157,7 @@ def test_nothing_but_reading(stored: tuple[MemoryRepository, Node], sql: str) ->
         ("SELEC 1", "syntax error"),
         ("SELECT * FROM nope", "no such table"),
         ("SELECT 1; SELECT 2", "more than one statement"),
+        (" -- nothing", "is empty"),
         ("SELECT 1; DELETE FROM projects", "more than one statement"),
         ("SELECT ?", "bindings"),
         ("SELECT abs(-9223372036854775808)", "overflow"),

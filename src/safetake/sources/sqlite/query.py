@@ -107,10 +107,12 @@ def query(
                 raise UsageError(
                     "the query has more than one statement", hint="ask one statement at a time"
                 ) from None
+        if not columns:
+            raise UsageError("the query is empty", hint=_tables_hint(connection))
     except BaseException:
         connection.close(force=True)
         raise
-    return Answer(connection, cursor, columns[0] if columns else (), limit)
+    return Answer(connection, cursor, columns[0], limit)
 
 
 @contextmanager

@@ -92,7 +92,13 @@ def paired(
 ) -> Iterator[Pair]:
     """The live database with the snapshot's beside it. Raises SourceError, RefusedError."""
     with opened(path, busy_timeout, write=write) as pair:
-        file = database_node(reader, node)
+        try:
+            file = database_node(reader, node)
+        except ValueError as error:
+            raise RefusedError(
+                f"the snapshot holds no database to compare with: {error}",
+                hint="a safety copy of a damaged database is its raw files; take another snapshot",
+            ) from error
         pair.local = LocalFirst(reader, file, pair.raw)
         ahead = ReadAhead(pair.local, file)
         pair.source, pair.vfs = blob_vfs(ahead, file)

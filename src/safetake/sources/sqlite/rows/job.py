@@ -9,7 +9,7 @@ from typing import Any
 
 import apsw
 
-from safetake.errors import DamagedError, RefusedError, UsageError
+from safetake.errors import DamagedError, RefusedError, SafetakeError, UsageError
 from safetake.model import Node, Reader
 from safetake.sources.sqlite.rows import apply as writer
 from safetake.sources.sqlite.rows import listing
@@ -90,7 +90,8 @@ def look_and_apply(
     """Compare; with `wish.apply` also bring rows back when `confirm` says so.
 
     `state` gives the folder of undo folders, `record` is what they are to say about the snapshot.
-    Raises SafetakeError; the live database is unchanged then.
+    Raises SafetakeError; the live database is unchanged then, unless the message says that it is
+    not.
     """
     report = Report()
     with (
@@ -162,7 +163,20 @@ def _apply(
             folder.remove()
         raise
     report.undo = folder
-    folder.write_record({**whole, **report.result.as_dict()}, "applied")
+    _note(folder, {**whole, **report.result.as_dict()}, "applied", "the rows were brought back")
+
+
+def _note(folder: UndoFolder, record: dict[str, Any], state: str, done: str) -> None:
+    """What is committed stays so when it cannot be noted any more. Raises SafetakeError."""
+    try:
+        folder.write_record(record, state)
+    except SafetakeError as error:
+        raise SafetakeError(
+            f"{done}, which could not be noted: {error}",
+            hint=f"`safetake rows --undo {folder.id}` works all the same"
+            if state == "applied"
+            else "nothing is left to do",
+        ) from error
 
 
 class _reading:
@@ -189,8 +203,8 @@ def _compare(
         try:
             conditions = Conditions()
             if wish.selection.filtered:
-                conditions.old = wish.selection.condition(connection, plan.old)
-                conditions.live = wish.selection.condition(connection, plan.live)
+                conditions.old = wish.selection.condition(connection, plan.old, plan.notes)
+                conditions.live = wish.selection.condition(connection, plan.live, plan.notes)
             counts = compare(connection, plan, conditions, place.known_rows)
         except UsageError as error:
             if wish.selection.tables or len(chosen) == 1:
@@ -313,7 +327,8 @@ def undo(
     dry_run: bool,
     fire_triggers: bool,
 ) -> Result:
-    """Take an application back. Raises SafetakeError; the live database is unchanged then."""
+    """Take an application back. Raises SafetakeError; the live database is unchanged then, unless
+    the message says that it is not."""
     with explained(path), opened(path, busy_timeout, write=True) as pair:
         if str(pair.path) != record["database"]:
             raise RefusedError(
@@ -335,5 +350,5 @@ def undo(
                 rehearse=dry_run,
             )
     if not dry_run:
-        folder.write_record({**record, "undo": result.as_dict()}, "undone")
+        _note(folder, {**record, "undo": result.as_dict()}, "undone", "the rows were taken back")
     return result

@@ -16,6 +16,8 @@ from safetake.wording import nearest, seconds
 
 _UPDATED = ("updated_at", "updated", "updated_on", "modified_at", "modified", "last_modified")
 TIMES = (*CREATED, *_UPDATED)
+_TRIED = 1000
+"""Times at either end of a table."""
 
 
 @dataclass(slots=True)
@@ -48,16 +50,19 @@ class Selection:
             chosen.append(by_name[name])
         return chosen
 
-    def condition(self, connection: apsw.Connection, table: Table) -> str:
+    def condition(self, connection: apsw.Connection, table: Table, notes: list[str]) -> str:
         """SQL over the bare column names of a table; empty for all rows.
 
-        Raises UsageError when the table does not have what is asked.
+        A note is added when times cannot be read. Raises UsageError when the table does not have
+        what is asked.
         """
         terms = []
         if self.where:
             terms.append(f"(\n{self.where}\n)")
         if self.since is not None or self.until is not None:
-            time = _seconds(self._time_column(table))
+            column = self._time_column(table)
+            time = _seconds(column)
+            _try_times(connection, table, column, time, notes)
             if self.since is not None:
                 terms.append(f"{time} >= {self.since!r}")
             if self.until is not None:
@@ -85,6 +90,29 @@ class Selection:
             ),
             hint="name it: --time-column COLUMN",
         )
+
+
+def _try_times(
+    connection: apsw.Connection, table: Table, column: str, time: str, notes: list[str]
+) -> None:
+    """Rows whose time cannot be read are in no span: it is told when some at either end are so."""
+    c = quoted(column)
+    ends = " UNION ALL ".join(
+        f"SELECT * FROM (SELECT {time} AS t FROM {table.place} WHERE {c} IS NOT NULL"
+        f" {order} LIMIT {_TRIED})"
+        for order in (["", f"ORDER BY {table.rowid} DESC"] if table.rowid else [""])
+    )
+    read, tried = connection.execute(f"SELECT count(t), count(*) FROM ({ends})").fetchall()[0]
+    if read == tried:
+        return
+    if read == 0:
+        raise UsageError(
+            f"column {column} of table {table.name} holds no time that SQLite reads",
+            hint="choose the rows with --where",
+        )
+    note = f"not every {column} is a time that SQLite reads: such rows are left out"
+    if note not in notes:
+        notes.append(note)
 
 
 def _prove(connection: apsw.Connection, table: Table, condition: str) -> None:
