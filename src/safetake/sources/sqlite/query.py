@@ -100,6 +100,8 @@ def query(
     cursor = connection.cursor()
     cursor.exec_trace = trace
     try:
+        if _NOTHING_MORE.fullmatch(sql):
+            raise UsageError("the query is empty", hint=_tables_hint(connection))
         with _plain(connection):
             try:
                 cursor.execute(sql, params)
@@ -107,12 +109,10 @@ def query(
                 raise UsageError(
                     "the query has more than one statement", hint="ask one statement at a time"
                 ) from None
-        if not columns:
-            raise UsageError("the query is empty", hint=_tables_hint(connection))
     except BaseException:
         connection.close(force=True)
         raise
-    return Answer(connection, cursor, columns[0], limit)
+    return Answer(connection, cursor, columns[0] if columns else (), limit)
 
 
 @contextmanager
