@@ -38,6 +38,11 @@ def go_time(ns: int) -> str:
     return f"{text}.{fraction:09d}".rstrip("0") + "Z" if fraction else text + "Z"
 
 
+def utc(written: str) -> str:
+    """For people, what `go_time` wrote: `2026-11-22 21:58:00 UTC`."""
+    return written[:19].replace("T", " ") + " UTC"
+
+
 @lru_cache(maxsize=4096)
 def _whole(text: str) -> int:
     """Seconds since the epoch of `2026-11-22T21:58:00`. Raises ValueError."""

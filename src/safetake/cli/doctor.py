@@ -17,6 +17,7 @@ import click
 
 from safetake.cli.common import Command, Settings, pass_settings
 from safetake.errors import ConfigError, SafetakeError
+from safetake.wording import counted
 
 if TYPE_CHECKING:
     from safetake.config import Config
@@ -63,9 +64,9 @@ def command(settings: Settings) -> int:
             continue
         word, colour = MARKS[finding.state]
         mark = output.style(f"{word:<4}", colour)
-        output.line(f"{mark}  {output.printable_lines(f'{finding.what}: {finding.text}')}")
+        output.paragraph(f"{mark}  {output.printable_lines(f'{finding.what}: {finding.text}')}")
         if finding.hint:
-            output.line(f"      hint: {output.printable_lines(finding.hint)}")
+            output.paragraph(f"      hint: {output.printable_lines(finding.hint)}")
     return int(bad)
 
 
@@ -75,7 +76,7 @@ def examine(settings: Settings) -> list[Finding]:
         config = settings.load()
     except ConfigError as error:
         return [Finding("configuration", "problem", str(error), error.hint), *tools(None)]
-    found = [Finding("configuration", "ok", f"{len(config.sources)} sources")]
+    found = [Finding("configuration", "ok", counted(len(config.sources), "source"))]
     if not config.sources:
         found[0] = Finding("configuration", "problem", "no source", "add a [sources.NAME] section")
     found += password(config)
@@ -114,6 +115,7 @@ def password(config: Config) -> list[Finding]:
 
 def restores(config: Config) -> list[Finding]:
     """Nothing half-way."""
+    from safetake.clock import utc
     from safetake.recovery.journal import open_restore
     from safetake.state import state_folder
 
@@ -122,8 +124,11 @@ def restores(config: Config) -> list[Finding]:
         if journal is None:
             return _left(config)
         names = ", ".join(journal.plan["sources"])
-        text = f"{journal.id} of {names} was begun {journal.plan['time'][:19]} and not ended"
-        hint = "safetake restore --resume, or --rollback"
+        text = f"{journal.id} of {names} was begun {utc(journal.plan['time'])} and not ended"
+        hint = (
+            "`safetake restore --resume` ends it with the restored data, `--rollback` with the "
+            "data from before"
+        )
         return [Finding("restore", "problem", text, hint)]
 
     return _tried("restore", look)
@@ -167,7 +172,7 @@ def repository(config: Config) -> list[Finding]:
     def look() -> list[Finding]:
         with open_repository(config) as opened:
             snapshots = sum(1 for _ in opened.storage.list("snapshots"))
-            text = f"{config.repository.location} opens, {snapshots} snapshots"
+            text = f"{config.repository.location} opens, {counted(snapshots, 'snapshot')}"
             found = [Finding("repository", "ok", text)]
             for lock in opened.locks.list():
                 if lock.stale():

@@ -136,8 +136,8 @@ def wrapped(text: str, columns: int = 80) -> str:
 
 
 def paragraph(text: str) -> None:
-    """One line of any length to stdout, `wrapped`. Raises Closed."""
-    line(wrapped(text, min(80, columns())))
+    """One line of any length to stdout, `wrapped` on a terminal. Raises Closed."""
+    line(wrapped(text, columns()) if sys.stdout.isatty() else text)
 
 
 def _narrow(widths: list[int], right: Sequence[int], limit: int) -> None:

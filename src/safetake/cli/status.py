@@ -106,9 +106,11 @@ def _times(status: Status, states: list[SourceState]) -> None:
     heads = ["source", "size", "restored in", "predicted", "RTO", ""]
     output.table(heads, rows, right=[1, 2, 3, 4])
     if status.rate:
-        output.line(f"predicted from {status.rate}")
+        output.paragraph(f"predicted from {status.rate}")
     else:
-        output.line("nothing is predicted: no restore and no proof by opening was measured yet")
+        output.paragraph(
+            "nothing is predicted: no restore and no proof by opening was measured yet"
+        )
 
 
 def _jobs(status: Status) -> None:
@@ -130,12 +132,14 @@ def _last(job: JobStatus) -> tuple[str, str]:
 
 def _repository(status: Status) -> None:
     from safetake.cli import output
-    from safetake.wording import duration, size
+    from safetake.wording import counted, duration, size
 
     place = status.place
     pairs = []
     if place is not None and place.reachable:
-        pairs.append(("repository", f"{size(place.bytes or 0)}, {place.snapshots} snapshots"))
+        pairs.append(
+            ("repository", f"{size(place.bytes or 0)}, {counted(place.snapshots or 0, 'snapshot')}")
+        )
         growth = status.growth_per_day
         room = f"{size(place.free_bytes or 0)} free"
         if growth is None:
@@ -149,11 +153,13 @@ def _repository(status: Status) -> None:
     else:
         pairs.append(("repository", "cannot be reached"))
     for name, copy in status.copies.items():
-        there = f"{size(copy.bytes or 0)}, {copy.snapshots} snapshots"
+        there = f"{size(copy.bytes or 0)}, {counted(copy.snapshots or 0, 'snapshot')}"
         pairs.append((f"copy {name}", there if copy.reachable else "cannot be reached"))
     if status.heads:
         ends = ", ".join(head[:16] for head in status.heads[:2])
-        pairs.append(("history", f"{status.records} records, the chain ends with {ends}"))
+        pairs.append(
+            ("history", f"{counted(status.records, 'record')}, the chain ends with {ends}")
+        )
     output.fields(pairs)
 
 

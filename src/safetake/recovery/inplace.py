@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetake.clock import go_time, now_ns
+from safetake.clock import go_time, now_ns, utc
 from safetake.errors import RefusedError, UsageError
 from safetake.recovery import workfolder
 from safetake.recovery.engine import Engine, Say
@@ -121,7 +121,7 @@ def _none_open(restores: Path) -> None:
     if journal is not None:
         raise RefusedError(
             f"the restore {journal.id} of {', '.join(journal.plan['sources'])} was begun "
-            f"{journal.plan['time'][:19]} and not ended",
+            f"{utc(journal.plan['time'])} and not ended",
             hint="`safetake restore --resume` ends it with the restored data, `--rollback` with "
             "the data from before",
         )
@@ -168,14 +168,17 @@ def resume(
         return engine.forward(lambda: opening(str(journal.plan["snapshot"])))
 
 
-def roll_back(config: Config, telling: Telling) -> Outcome:
-    """End the open restore with the data from before. Needs no repository.
+def roll_back(
+    config: Config, telling: Telling, opening: Callable[[], Repository] | None = None
+) -> Outcome:
+    """End the open restore with the data from before. Needs no repository; `opening` opens it when
+    somebody wrote to what was restored, to keep that.
 
     Raises UsageError when no restore is open, RefusedError when it is committed already.
     """
     restores = restores_folder(config)
     with working(restores):
-        return engine_of(config, _the_open(restores), telling).back()
+        return engine_of(config, _the_open(restores), telling).back(opening=opening)
 
 
 def undoable(config: Config, wanted: str) -> tuple[Journal, dict[str, list[str]]]:
