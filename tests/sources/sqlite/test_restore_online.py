@@ -19,7 +19,7 @@ import apsw
 import pytest
 
 from safetake.errors import BarrierTimeoutError, RefusedError, RestoreError
-from safetake.sources.sqlite import online
+from safetake.sources.sqlite import marker, online
 from tests.sources.sqlite import crowd
 from tests.sources.sqlite.restores import content, is_old, is_restored, opened, prepared, steps_for
 from tests.sources.sqlite.support import add_rows, capture, database
@@ -339,6 +339,20 @@ def test_other_page_sizes_are_no_matter_with_a_rollback_journal(
         assert application.execute("SELECT count(*) FROM projects").get == 300
         add_rows(application, 20)
     content(path)
+
+
+def test_a_snapshot_with_the_mark_of_another_restore_comes_back(
+    tmp_path: Path, repository: MemoryRepository
+) -> None:
+    path = database(tmp_path / "projects.db", "wal", 30)
+    marker.put(path, "another")
+    captured = capture(path, repository)
+    with opened(path) as connection:
+        connection.execute("DELETE FROM projects").fetchall()
+    steps = steps_for(path, repository, captured)
+    steps.run("online")
+    assert len(content(path)["projects"]) == 30
+    assert marker.TABLE not in content(path)
 
 
 def test_the_old_copy_is_missed_and_not_made_up(

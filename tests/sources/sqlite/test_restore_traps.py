@@ -28,6 +28,22 @@ def repository() -> Iterator[MemoryRepository]:
         yield made
 
 
+def test_no_table_is_overlooked_for_its_name(tmp_path: Path, repository: MemoryRepository) -> None:
+    path = tmp_path / "projects.db"
+    with opened(path) as connection:
+        connection.execute(
+            "CREATE VIRTUAL TABLE docs USING fts5(words); INSERT INTO docs VALUES ('a');"
+            "CREATE TABLE docs_archive(id INTEGER PRIMARY KEY, a)"
+        ).fetchall()
+    captured = capture(path, repository)
+    with opened(path) as connection:
+        connection.execute(
+            "INSERT INTO docs VALUES ('b'); INSERT INTO docs_archive VALUES (1, 'x')"
+        ).fetchall()
+    losses = steps_for(path, repository, captured).outline().losses
+    assert [(loss.what, loss.newer) for loss in losses] == [("rows of docs_archive", 1)]
+
+
 @pytest.fixture
 def steps(tmp_path: Path, repository: MemoryRepository) -> Steps:
     return prepared(tmp_path, repository)
@@ -393,6 +409,8 @@ def test_network_file_systems(
 def test_a_hard_link_is_told(steps: Steps, tmp_path: Path) -> None:
     (tmp_path / "second").hardlink_to(tmp_path / "projects.db")
     assert any("2 names" in warning for warning in steps.outline("offline").warnings)
+    with pytest.raises(RefusedError, match="2 names"):
+        steps.outline("online")
 
 
 def test_a_database_that_stays_locked_is_not_taken_for_a_damaged_one(

@@ -18,13 +18,13 @@ from safetake.model import Loss, Node, Reader
 from safetake.sources.sqlite import facts, live, rawfile
 from safetake.sources.sqlite.facts import quoted
 from safetake.sources.sqlite.header import read_header
-from safetake.sources.sqlite.rows.schema import ROWID, read_table
+from safetake.sources.sqlite.rows.schema import ROWID, read_table, table_kinds
 from safetake.sources.sqlite.vfs import open_snapshot
 
 ROWS_COMPARED = 100_000
 """A table with more rows in the live database or the snapshot is only counted."""
 BYTES_COMPARED = 64 << 20
-"""A snapshot of more bytes has its tables only counted."""
+"""Where the live database or the snapshot has more bytes, tables are only counted."""
 _SLICE = 5_000
 _EXAMPLES = 10
 _SHOWN = 80
@@ -44,13 +44,15 @@ def losses(
     SourceError for the live side, DamagedError.
     """
     counts = dict(known.get("rows", {}))
-    row_by_row = known["page_size"] * known["page_count"] <= BYTES_COMPARED
+    stored = known["page_size"] * known["page_count"]
     with rawfile.opened(path):
         now = live.connect(path, read_header(path), busy_timeout)
         try:
             old = open_snapshot(reader, node)
             try:
                 with live.explained(path):
+                    there = now.pragma("page_size") * now.pragma("page_count")
+                    row_by_row = max(stored, there) <= BYTES_COMPARED
                     names = _comparable(now, marked)
                     before = _comparable(old, marked)
                     found = [
@@ -66,14 +68,8 @@ def losses(
 
 def _comparable(connection: apsw.Connection, marked: str) -> list[str]:
     """Ordinary tables of the application: not SQLite's, not those under a virtual table."""
-    hidden = tuple(f"{name}_" for name in facts.virtual_tables(connection))
-    return [
-        name
-        for name in facts.tables(connection)
-        if not name.startswith("sqlite_")
-        and name != marked
-        and not (hidden and name.startswith(hidden))
-    ]
+    kinds = table_kinds(connection, "main")
+    return [name for name, (kind, _) in kinds.items() if kind == "table" and name != marked]
 
 
 def _table(

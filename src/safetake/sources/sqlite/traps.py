@@ -148,10 +148,16 @@ def refuse_place(seen: Look, mode: str) -> list[str]:
                 " the restored file could not be given to its owner",
                 hint="run the restore as the owner of the database, or as root",
             )
-        if mode == "offline" and seen.state.st_nlink > 1:
-            warnings.append(
-                f"{path} has {seen.state.st_nlink} names (hard links): the others keep the old data"
-            )
+        if seen.state.st_nlink > 1:
+            names = f"{path} has {seen.state.st_nlink} names (hard links)"
+            if mode == "online":  # https://sqlite.org/howtocorrupt.html, 2.5
+                raise RefusedError(
+                    f"{names}: who opened it under another one has a journal or log of its own,"
+                    " and both would be written into one file",
+                    hint=f"remove the others, or {_OFFLINE}",
+                )
+            if mode == "offline":
+                warnings.append(f"{names}: the others keep the old data")
     kind, mounted = _mount(path)
     if mode == "offline" and mounted:
         raise RefusedError(
