@@ -244,3 +244,13 @@ def test_a_setting_with_commands(folder: Path) -> None:
     with pytest.raises(ServiceError, match="nothing says how it is switched") as error:
         app.current("vectors")
     assert "[services.app.switch.vectors]" in error.value.hint
+
+
+def test_a_switch_without_a_way_to_start_anew_is_a_problem(folder: Path) -> None:
+    (folder / "app.env").write_text("DATABASE_URL=sqlite:///x.db\n")
+    section = switched(folder, env_file=folder / "app.env")
+    assert build("app", section).problems() == []
+    alone = section.model_copy(update={"stop": [], "start": [], "running": []})
+    ((text, hint),) = build("app", alone).problems()
+    assert "would go on with the old file" in text
+    assert "[services.app]" in hint

@@ -118,6 +118,25 @@ def test_what_did_not_run_stays_stopped(cluster: Cluster) -> None:
     assert all(verb == "get" for verb, *_ in cluster.calls)
 
 
+def test_an_api_that_can_not_now_is_asked_again(cluster: Cluster) -> None:
+    """Otherwise production would stay scaled to nothing for the hiccup of a control plane."""
+    cluster.add("deployments", "web", replicas=2)
+    web = service(config(start_timeout=20))
+    state = web.state()
+    web.stop(state)
+    cluster.broken_answers = 3
+    web.start(state)
+    assert len(cluster.pods()) == 2
+    web = service(config(start_timeout=0.5, stop_timeout=0.5))
+    cluster.broken_answers = 10_000
+    with pytest.raises(
+        ServiceError, match=r"could not be scaled to 2: .* no answer for 0\.5 s"
+    ) as e:
+        web.start(state)
+    assert "kubectl scale deployment/web --replicas=2" in e.value.hint
+    cluster.broken_answers = 0
+
+
 def test_pods_that_do_not_end_are_named_after_the_deadline(cluster: Cluster) -> None:
     cluster.add("deployments", "web", replicas=2)
     cluster.stuck = True

@@ -152,6 +152,14 @@ class CommandService(Settings):
                 self._running()
             except ServiceError as error:
                 found.append((str(error), error.hint))
+        if self._config.switch and not self.can_stop:
+            found.append(
+                (
+                    f"{self.name} has a setting to switch, and nothing says how it is stopped and "
+                    "started: its processes would go on with the old file",
+                    f"add `stop` and `start` to [services.{self.name}]",
+                )
+            )
         return found + self.setting_problems()
 
     def _running(self) -> bool | None:

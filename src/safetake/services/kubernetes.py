@@ -55,7 +55,7 @@ class KubernetesService:
         if not was_running(state):
             return
         self._no_keda()
-        self._api.scale(self._kind, self._object, 0)
+        self._scale(0, self._config.stop_timeout)
         pods: list[str] = []
 
         def gone() -> bool:
@@ -84,8 +84,7 @@ class KubernetesService:
         """Scale back, and wait until the rollout is done."""
         if not was_running(state):
             return
-        before = rollout.exceeded(self._get())
-        self._api.scale(self._kind, self._object, int(state.get("replicas") or 1))
+        before = self._scale(int(state.get("replicas") or 1), self._config.start_timeout)
         self._wait_rolled_out(before)
 
     def restart(self) -> None:
@@ -266,6 +265,28 @@ class KubernetesService:
                 return False
 
         return patient
+
+    def _scale(self, replicas: int, timeout: float) -> str:
+        """Asked for until the API takes it; the stamp of a rollout that had failed before."""
+        before = ""
+
+        def taken() -> bool:
+            nonlocal before
+            before = rollout.exceeded(self._get())
+            self._api.scale(self._kind, self._object, replicas)
+            return True
+
+        wait_until(
+            self._patiently(taken),
+            timeout,
+            lambda: ServiceError(
+                f"{self.describe()} could not be scaled to {replicas}: the Kubernetes API gave no "
+                f"answer for {timeout:g} s",
+                hint=f"when it does: kubectl scale {self._config.kubernetes} --replicas={replicas}",
+            ),
+            self._poll,
+        )
+        return before
 
     def _wait_rolled_out(self, before: str) -> None:
         last = "the API to answer"
