@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from safetake.sources.sqlite import marker
 from tests.support.repositories import memory_folder
 from tests.support.rows import Ground
 
@@ -158,3 +159,27 @@ def test_an_undo_knows_rows_by_the_key_that_they_had(ground: Ground) -> None:
     assert ground.undo().skipped == 0
     ground.sql("DELETE FROM nulls WHERE k IS NULL")
     assert (ground.table("moved"), ground.table("nulls")) == now
+
+
+def test_the_mark_of_a_restore_is_no_table_of_the_application(ground: Ground) -> None:
+    ground.sql("CREATE TABLE t (id INTEGER PRIMARY KEY)", f"CREATE TABLE {marker.TABLE} (id TEXT)")
+    ground.capture()
+    assert set(ground.rows().tables) == {"t"}
+    ground.sql(f"DROP TABLE {marker.TABLE}")
+    assert ground.rows().not_compared == {}
+
+
+def test_what_is_taken_for_a_part_of_an_unknown_module_is_told(ground: Ground) -> None:
+    ground.sql(
+        "CREATE VIRTUAL TABLE vectors USING fts5(words)",
+        "CREATE TABLE vectors_seen (id INTEGER PRIMARY KEY)",
+        "PRAGMA writable_schema = 1",
+        "UPDATE sqlite_schema SET sql = replace(sql, 'fts5', 'vec0') WHERE name = 'vectors'",
+    )
+    ground.capture()
+    report = ground.rows()
+    assert "vectors_seen" not in report.tables
+    assert report.unable["vectors"].endswith(
+        "by their names: vectors_config, vectors_content, vectors_data, vectors_docsize,"
+        " vectors_idx, vectors_seen"
+    )

@@ -18,7 +18,7 @@ from safetake.model import Loss, Node, Reader
 from safetake.sources.sqlite import facts, live, rawfile
 from safetake.sources.sqlite.facts import quoted
 from safetake.sources.sqlite.header import read_header
-from safetake.sources.sqlite.rows.schema import ROWID, read_table, table_kinds
+from safetake.sources.sqlite.rows.schema import ROWID, read_table
 from safetake.sources.sqlite.vfs import open_snapshot
 
 ROWS_COMPARED = 100_000
@@ -67,9 +67,18 @@ def losses(
 
 
 def _comparable(connection: apsw.Connection, marked: str) -> list[str]:
-    """Ordinary tables of the application: not SQLite's, not those under a virtual table."""
-    kinds = table_kinds(connection, "main")
-    return [name for name, (kind, _) in kinds.items() if kind == "table" and name != marked]
+    """Ordinary tables of the application: not SQLite's, not those under a virtual table.
+
+    Where SQLite does not have its module, they are taken for tables of their own.
+    """
+    hidden = {
+        str(row[1]) for row in connection.execute("PRAGMA main.table_list") if row[2] == "shadow"
+    }
+    return [
+        name
+        for name in facts.tables(connection)
+        if not name.startswith("sqlite_") and name != marked and name not in hidden
+    ]
 
 
 def _table(

@@ -6,11 +6,13 @@ without one they are counted as whole rows, equal rows one against one.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import apsw
 
 from safetake.sources.sqlite.facts import quoted
+from safetake.sources.sqlite.marker import TABLE
 from safetake.sources.sqlite.rows.connect import SNAPSHOT
 from safetake.sources.sqlite.rows.schema import (
     KEY,
@@ -18,6 +20,7 @@ from safetake.sources.sqlite.rows.schema import (
     ROWID,
     Column,
     Table,
+    not_known_modules,
     read_table,
     table_kinds,
 )
@@ -174,8 +177,10 @@ def plan_tables(
         old_name = spelt.pop(name.lower(), None)
         if kind == "shadow":
             continue  # a part of its virtual table
+        if TABLE in (name, old_name):
+            continue  # of a restore, and none of the application's
         if kind == "virtual":
-            reason = _virtual(connection, name)
+            reason = _virtual(connection, name, live_kinds)
             follows = _follows(connection, name)
             (needless if follows or old_name is None else refused)[name] = reason
             continue
@@ -197,7 +202,7 @@ def plan_tables(
         else:
             plans.append(plan)
     for old_name in spelt.values():
-        if old_kinds[old_name][0] == "table":
+        if old_kinds[old_name][0] == "table" and old_name != TABLE:
             refused[old_name] = (
                 "it is not in the live database any more: make it again first, with the SQL that "
                 f"`safetake query` shows (SELECT sql FROM sqlite_schema WHERE name = '{old_name}')"
@@ -214,16 +219,24 @@ def _follows(connection: apsw.Connection, name: str) -> bool:
     return "usingfts" in sql and "content=" in sql and "content=''" not in sql
 
 
-def _virtual(connection: apsw.Connection, name: str) -> str:
+def _virtual(connection: apsw.Connection, name: str, kinds: Mapping[str, tuple[str, bool]]) -> str:
     if _follows(connection, name):
         return (
             "a full-text index over another table: it follows that table through its triggers,"
             f" or is made anew with INSERT INTO {quoted(name)}({quoted(name)}) VALUES ('rebuild')"
         )
-    return (
+    reason = (
         "a virtual table: its rows lie coded in tables of its module; `safetake restore` brings"
         " the whole database back beside the live one"
     )
+    parts = [
+        other
+        for other, (kind, _) in kinds.items()
+        if kind == "shadow" and other.lower().startswith(f"{name.lower()}_")
+    ]
+    if parts and name in not_known_modules(connection, "main"):
+        reason += f". Taken for parts of it, by their names: {', '.join(sorted(parts))}"
+    return reason
 
 
 def _plan(number: int, live: Table, old: Table, collations: set[str]) -> TablePlan | str:
