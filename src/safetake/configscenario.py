@@ -41,6 +41,13 @@ class LossConfig(Section):
             )
         return self
 
+    @property
+    def told(self) -> str:
+        """The way in words."""
+        ways = ("sql", "collection", "keys", "files", "share")
+        given = ((way, getattr(self, way)) for way in ways)
+        return next((f"{way} = {value!r}" for way, value in given if value), "everything")
+
 
 class HoldConfig(Section):
     """What must hold after the recovery, on the copies."""
@@ -102,6 +109,10 @@ class ScenarioConfig(PasswordPlace):
             raise ValueError("one of lose and without is needed")
         if self.lose and "machine" in self.without:
             raise ValueError("without a machine every store is lost: lose does not go with it")
+        whole = {one.source for one in self.lose if one.everything}
+        for source in whole:
+            if sum(one.source == source for one in self.lose) > 1:
+                raise ValueError(f"everything of {source!r} is lost: nothing else of it can be")
         if "newest-snapshot" in self.without and not all(one.everything for one in self.lose):
             raise ValueError(
                 "without the newest snapshot parts of a store can not be compared with anything: "

@@ -58,5 +58,5 @@ def write_durably(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, document: Any) -> None:
-    """`write_durably` of a JSON document. Raises OSError."""
-    write_durably(path, json.dumps(document, ensure_ascii=False).encode())
+    """`write_durably` of a JSON document, in ASCII: names of files need not be UTF-8. OSError."""
+    write_durably(path, json.dumps(document).encode())

@@ -78,18 +78,19 @@ def drop(folder: str, name: str) -> None:
 
 
 def add(folder: str, name: str, left_out: list[str]) -> None:
-    """Add a record that is like the last one."""
+    """Add a record that is like the first one; print each collection, and whether it took one."""
     for collection in _collections(folder):
         if collection.name in left_out:
             continue
         found = collection.get(limit=1, include=["embeddings", "documents", "metadatas"])
-        if not found["ids"]:
+        if not found["ids"]:  # of what dimension one would be is for the application to say
+            _print([collection.name, False])
             continue
         more = {"metadatas": found["metadatas"]} if found["metadatas"][0] else {}
         if found["documents"][0] is not None:
             more["documents"] = found["documents"]
         collection.add(ids=[name], embeddings=found["embeddings"], **more)
-        _print([collection.name, name])
+        _print([collection.name, True])
 
 
 def main(words: list[str]) -> int:

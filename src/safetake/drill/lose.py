@@ -6,60 +6,79 @@ the loss every store gets something newer, as an application would have written 
 
 from __future__ import annotations
 
+import json
+import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetake.drill import scratchredis
-from safetake.drill.items import files as all_files
-from safetake.drill.newer import NEWER, add_rows, connect
+from safetake.drill.newer import NEWER, Old, add_rows, connect
 from safetake.errors import SafetakeError
 
 if TYPE_CHECKING:
     from safetake.configscenario import LossConfig
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What one loss took."""
+
+    items: int
+    """How many rows, records, keys or files, at least; 0: nothing."""
+    paths: list[str] = field(default_factory=list)
+    """The files."""
+
+
 def add_newer(
     kind: str, place: Path, port: int, dropped: Iterable[str] = ()
-) -> tuple[dict[str, int], str]:
-    """Write something newer to a store. (Last old row of each SQLite table, what took nothing.)
+) -> tuple[dict[str, Old], str]:
+    """Write something newer to a store. (What is old in each SQLite table, what took nothing.)
 
     Not to the collections that will be `dropped`: nothing newer of them can be kept.
     """
     if kind == "sqlite":
         return add_rows(place)
     if kind == "chroma":
-        _chromadb("add", place, NEWER, *dropped)
-    elif kind == "redis":
+        added = _chromadb("add", place, NEWER, *dropped)
+        return {}, ", ".join(f"{name} (it is empty)" for name, took in added if not took)
+    if kind == "redis":
         _redis(port, "SET", NEWER, "x")
     else:
         (place / f"{NEWER}.txt").write_text("newer than the snapshot\n", encoding="utf-8")
     return {}, ""
 
 
-def lose(loss: LossConfig, kind: str, place: Path, port: int, old: dict[str, int]) -> list[str]:
-    """Do it; returns the paths that vanished, for files. Raises SafetakeError.
+def pattern(path: str) -> str:
+    """What names this file and no other in `safetake restore --path`."""
+    return "/" + re.sub(r"([\\*?\[])", r"\\\1", path)
+
+
+def lose(loss: LossConfig, kind: str, place: Path, port: int, old: dict[str, Old]) -> Taken:
+    """Do it. Raises SafetakeError.
 
     Redis as a whole is lost by whoever runs the server.
     """
     if loss.everything:
         _everything(kind, place)
-        return []
+        return Taken(1)
     if kind == "sqlite":
-        _lose_rows(place, loss, old)
-    elif loss.collection is not None:
-        _chromadb("drop", place, loss.collection)
-    elif kind == "chroma":
-        _chromadb("lose", place, str(loss.share), NEWER)
-    elif kind == "redis":
-        _lose_keys(port, loss)
-    else:
-        return _lose_files(place, loss)
-    return []
+        return Taken(_lose_rows(place, loss, old))
+    if loss.collection is not None:
+        return Taken(len(_chromadb("drop", place, loss.collection)))
+    if kind == "chroma":
+        lost = _chromadb("lose", place, str(loss.share), NEWER)
+        return Taken(sum(count for _, count in lost))
+    if kind == "redis":
+        return Taken(_lose_keys(port, loss))
+    paths = _lose_files(place, loss)
+    return Taken(len(paths), paths)
 
 
 def _everything(kind: str, place: Path) -> None:
@@ -72,25 +91,29 @@ def _everything(kind: str, place: Path) -> None:
             path.unlink()
 
 
-def _lose_rows(path: Path, loss: LossConfig, old: dict[str, int]) -> None:
+def _lose_rows(path: Path, loss: LossConfig, old: dict[str, Old]) -> int:
     import apsw
 
     from safetake.sources.sqlite.facts import quoted
 
     connection = connect(path)
     try:
+        schema = connection.execute("PRAGMA schema_version").get
         with connection:
             if loss.sql is not None:
-                connection.execute(loss.sql)
-                return
-            for table, last in old.items():
-                name = quoted(table)
+                for _ in connection.execute(loss.sql):
+                    pass  # statements after one that returns rows run when those are read
+            for table, there in old.items() if loss.sql is None else ():
+                name, these = quoted(table), ", ".join(there.order)
+                by = ", ".join(f"{one} DESC" for one in there.order)
                 count = connection.execute(f"SELECT count(*) FROM {name}").get
                 connection.execute(
-                    f"DELETE FROM {name} WHERE rowid IN (SELECT rowid FROM {name} "
-                    "WHERE rowid <= ? ORDER BY rowid DESC LIMIT ?)",
-                    (last, max(1, int(count * (loss.share or 0)))),
+                    f"DELETE FROM {name} WHERE ({these}) IN (SELECT {these} FROM {name} "
+                    f"WHERE {there.where} ORDER BY {by} LIMIT ?)",
+                    (*there.values, max(1, int(count * (loss.share or 0)))),
                 )
+        altered = connection.execute("PRAGMA schema_version").get != schema
+        return int(connection.total_changes()) or int(altered)
     except apsw.Error as error:
         raise SafetakeError(f"the loss of {loss.source} can not be made: {error}") from error
     finally:
@@ -102,7 +125,8 @@ def _redis(port: int, *words: str | bytes) -> Any:
         return connection.call(*words)
 
 
-def _lose_keys(port: int, loss: LossConfig) -> None:
+def _lose_keys(port: int, loss: LossConfig) -> int:
+    lost = 0
     with scratchredis.connection(port) as connection:
         for line in bytes(connection.call("INFO", "keyspace")).decode().splitlines():
             if not line.startswith("db"):
@@ -119,15 +143,17 @@ def _lose_keys(port: int, loss: LossConfig) -> None:
             found = sorted(set(found))
             share = 1.0 if loss.share is None else loss.share
             for key in found[: max(1, int(len(found) * share))]:
-                connection.call("DEL", key)
+                lost += int(connection.call("DEL", key))
+    return lost
 
 
 def _lose_files(root: Path, loss: LossConfig) -> list[str]:
-    there = [
-        item.name
-        for item in all_files(root)
-        if not (root / item.name).is_dir() and not item.name.startswith(NEWER)
-    ]
+    every = (
+        str((Path(folder) / name).relative_to(root))
+        for folder, _, names in os.walk(root)
+        for name in names
+    )
+    there = [name for name in every if not name.startswith(NEWER)]
     there.sort(key=lambda name: (root / name).lstat().st_mtime_ns, reverse=True)
     if loss.files is not None:
         lost = [name for name in there if fnmatch(name, loss.files)]
@@ -138,7 +164,8 @@ def _lose_files(root: Path, loss: LossConfig) -> list[str]:
     return lost
 
 
-def _chromadb(verb: str, place: Path, *arguments: str) -> None:
+def _chromadb(verb: str, place: Path, *arguments: str) -> list[list[Any]]:
+    """What it printed."""
     done = subprocess.run(
         [sys.executable, "-m", "safetake.drill.chroma", verb, str(place), *arguments],
         capture_output=True,
@@ -148,3 +175,4 @@ def _chromadb(verb: str, place: Path, *arguments: str) -> None:
     if done.returncode != 0:
         said = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
         raise SafetakeError(f"chromadb: {' '.join(said)}", hint="pip install 'safetake[chroma]'")
+    return [json.loads(line) for line in done.stdout.splitlines()]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import string
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,16 @@ _TOLD = 10
 Columns = tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Old:
+    """Which rows of a table were there before anything newer was."""
+
+    order: Columns
+    """What they are ordered by, quoted."""
+    where: str
+    values: tuple[Any, ...]
+
+
 def connect(path: Path) -> apsw.Connection:
     """A connection without the application's triggers: what a drill does is no act of its."""
     import apsw
@@ -38,8 +49,8 @@ def connect(path: Path) -> apsw.Connection:
     return connection
 
 
-def add_rows(path: Path) -> tuple[dict[str, int], str]:
-    """(last old row of each table that has row numbers, where nothing newer was written and why).
+def add_rows(path: Path) -> tuple[dict[str, Old], str]:
+    """(what is old in each table that holds something, where nothing newer was written and why).
 
     Raises SafetakeError.
     """
@@ -48,24 +59,33 @@ def add_rows(path: Path) -> tuple[dict[str, int], str]:
     from safetake.sources.sqlite.facts import quoted
     from safetake.sources.sqlite.rows.schema import table_kinds
 
-    old: dict[str, int] = {}
+    old: dict[str, Old] = {}
     connection = connect(path)
     try:
         kinds = table_kinds(connection, "main")
         waiting = [name for name, (kind, _) in kinds.items() if kind == "table"]
         for name in waiting:
-            without = kinds[name][1]
-            last = None if without else _one(connection, f"SELECT max(rowid) FROM {quoted(name)}")
+            order = _newest(connection, kinds, name)
+            if kinds[name][1]:
+                old[name] = Old(order, "true", ())
+                continue
+            last = _one(connection, f"SELECT max(rowid) FROM {quoted(name)}")
             if last is not None:
-                old[name] = int(last)
+                old[name] = Old(order, "rowid <= ?", (last,))
         refused: dict[str, str] = {}
         while waiting:  # a row may only fit once there is a newer one that it points to
             before = len(waiting)
             for name in list(waiting):
-                refused[name] = _add(connection, kinds, name)
-                if not refused[name]:
-                    waiting.remove(name)
-                    del refused[name]
+                added = _add(connection, kinds, name)
+                if isinstance(added, str):
+                    refused[name] = added
+                    continue
+                waiting.remove(name)
+                refused.pop(name, None)
+                if kinds[name][1]:  # where it sorts among them nobody knows
+                    order = old[name].order
+                    marks = ", ".join("?" for _ in order)
+                    old[name] = Old(order, f"({', '.join(order)}) != ({marks})", added)
             if len(waiting) == before:
                 break
     except apsw.Error as error:
@@ -97,8 +117,8 @@ def _keys(connection: apsw.Connection, table: str) -> list[str]:
     return [row[1] for row in sorted(info, key=lambda row: row[5]) if row[5]]
 
 
-def _add(connection: apsw.Connection, kinds: dict[str, Any], table: str) -> str:
-    """Add a row that is like the last one. Why there is none, or nothing."""
+def _add(connection: apsw.Connection, kinds: dict[str, Any], table: str) -> tuple[Any, ...] | str:
+    """Add a row that is like the last one: its row number or key, or why there is none."""
     import apsw
 
     from safetake.sources.sqlite.facts import quoted
@@ -129,19 +149,22 @@ def _add(connection: apsw.Connection, kinds: dict[str, Any], table: str) -> str:
                 for names, new in zip(group, row, strict=True):
                     fresh.update(zip(names, new, strict=True))
                 try:
-                    _insert(connection, name, columns, fresh, last)
+                    return _insert(connection, name, columns, fresh, last, these)
                 except apsw.ConstraintError as error:
                     why = str(error)
-                else:
-                    return ""
     except (apsw.SQLError, UnicodeDecodeError) as error:  # such as a function of the application
         return str(error)
     return why
 
 
 def _insert(
-    connection: apsw.Connection, name: str, columns: list[str], fresh: dict[str, Any], last: str
-) -> None:
+    connection: apsw.Connection,
+    name: str,
+    columns: list[str],
+    fresh: dict[str, Any],
+    last: str,
+    these: str,
+) -> tuple[Any, ...]:
     from safetake.sources.sqlite.facts import quoted
 
     into = ", ".join(map(quoted, columns))
@@ -151,7 +174,9 @@ def _insert(
         row = f"({into}) SELECT {chosen} FROM {name} WHERE {last}"
     else:
         row = "DEFAULT VALUES"
-    connection.execute(f"INSERT INTO {name} {row}", values)
+    sql = f"INSERT INTO {name} {row} RETURNING {these}"
+    (made,) = connection.execute(sql, values).fetchall()
+    return tuple(made)
 
 
 def _foreign(

@@ -22,17 +22,20 @@ from typing import Any
 
 from safetake.clock import now_ns
 from safetake.configdrill import DrillServiceConfig
-from safetake.configscenario import ScenarioConfig
+from safetake.configscenario import LossConfig, ScenarioConfig
 from safetake.drill import bare, health, hold, processes, scratchredis
 from safetake.drill.aftermath import Aftermath
 from safetake.drill.expected import by_restic
 from safetake.drill.items import Item, items
-from safetake.drill.lose import add_newer, lose
+from safetake.drill.lose import Taken, add_newer, lose, pattern
+from safetake.drill.newer import Old
 from safetake.drill.started import started, until
 from safetake.drill.truth import Difference, Truth
 from safetake.errors import SafetakeError
 
 _LAST_OUTPUT = 1500
+_NAMED = 100
+"""Files that are named one by one to bring them back; more of them come back with all others."""
 
 
 class Failed(Exception):
@@ -59,7 +62,10 @@ class Rehearsal:
         self.started = started(self.services, self.folder / "processes", self.start_timeout)
         self.judge = ""
         """Who brought back what is expected, in words; empty: it was there before."""
-        self.paths_lost: dict[str, list[str]] = {}
+        self.taken: list[tuple[LossConfig, Taken]] = []
+        """What each loss took."""
+        self.empty: set[str] = set()
+        """Sources that something was to be lost of, and that hold nothing."""
         self.answer: dict[str, Any] = {"checks": [], "steps": [], "problems": [], "measured": {}}
 
     @property
@@ -105,8 +111,12 @@ class Rehearsal:
             self._services_well("before the loss", counts)
         with self._step("services: stop"):
             self._stop_services()
-        old: dict[str, dict[str, int]] = {}
+        old: dict[str, dict[str, Old]] = {}
+        plain = Truth(self.folder / "truth-plain.db")
+        by_sql = {loss.source for loss in self.scenario.lose if loss.sql}
         with self._step("newer: what is written after the snapshot"):
+            for name in by_sql:
+                plain.take(name, self._items(name, self.places[name]))
             for name, kind in self.kinds.items():
                 if name not in self.whole:
                     port = self.ports.get(name, 0)
@@ -126,9 +136,11 @@ class Rehearsal:
             self._strike()
         with self._step("loss: see that it is real"):
             after = self._truth("lost", redis=True)
-            for name in self.lost:
-                difference = before.compare(after, name)
-                self._check("something was lost", name, bool(difference), "a loss", difference)
+            self._loss_is_real(before, after)
+            for name in by_sql:
+                if gone := then.concede(plain, after, name):
+                    self._note(f"{name}: the loss also took {gone} of what is newer than the "
+                               "snapshot: nothing brings that back")  # fmt: skip
         if asked := [name for name in self._counting if self._uses(name) <= self.whole]:
             with self._step("services: none tells of what is gone"):
                 self._services_know(asked, before)
@@ -219,7 +231,7 @@ class Rehearsal:
         shutil.rmtree(target)
         return truth
 
-    def _disaster(self, old: dict[str, dict[str, int]]) -> None:
+    def _disaster(self, old: dict[str, dict[str, Old]]) -> None:
         for loss in self.scenario.lose:
             name, kind = loss.source, self.kinds[loss.source]
             if loss.everything and kind == "redis":
@@ -228,8 +240,32 @@ class Rehearsal:
                     path.unlink()
                 self._start_redis(name)  # a new, empty server
                 continue
-            lost = lose(loss, kind, self.places[name], self.ports.get(name, 0), old.get(name, {}))
-            self.paths_lost.setdefault(name, []).extend(lost)
+            took = lose(loss, kind, self.places[name], self.ports.get(name, 0), old.get(name, {}))
+            self.taken.append((loss, took))
+
+    def _loss_is_real(self, before: Truth, after: Truth) -> None:
+        """Each loss took something, or there was nothing to take. Raises Failed."""
+        said = {}
+        for name in self.lost:
+            difference = before.compare(after, name)
+            missed = [one for one, took in self.taken if one.source == name and not took.items]
+            named = [one.told for one in missed if one.share is None]
+            if named:
+                said[name] = f"nothing is lost by {', '.join(named)}"
+            elif difference:
+                self._check("something was lost", name, True, "a loss", difference)
+            elif any(one.sql for one, _ in self.taken if one.source == name):
+                said[name] = "it changed rows to what they were"
+            else:
+                self.empty.add(name)
+        for name in self.empty:
+            self._note(f"{name} is empty: nothing can be lost of it")
+        if self.empty == set(self.lost):
+            said |= dict.fromkeys(self.empty, "there is nothing in it")
+        for name, found in said.items():
+            self._check("something was lost", name, False, "a loss", found)
+        if said:
+            raise Failed
 
     def _strike(self) -> None:
         for name, ok, expected, found in self.left.strike():
@@ -254,7 +290,7 @@ class Rehearsal:
             self._safetake("restore", self.snapshot, *sorted(self.whole), "--in-place", "--yes")
         changed = ["--changed"] if self.scenario.changed else []
         for name in self.lost:
-            if name in self.whole:
+            if name in self.whole or name in self.empty:
                 continue
             kind = self.kinds[name]
             if kind == "sqlite":
@@ -266,7 +302,10 @@ class Rehearsal:
                 words = ["restore", self.snapshot, name, "--in-place", "--keys", "*"]
                 self._safetake(*words, *changed, "--yes")
             else:
-                paths = [word for path in self.paths_lost[name] for word in ("--path", path)]
+                lost = [path for one, took in self.taken if one.source == name
+                        for path in took.paths]  # fmt: skip
+                named = lost if len(lost) <= _NAMED else []
+                paths = [word for path in named for word in ("--path", pattern(path))]
                 words = ["restore", self.snapshot, name, "--in-place", "--online"]
                 self._safetake(*words, *paths, "--yes")
 

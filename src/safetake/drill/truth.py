@@ -82,6 +82,36 @@ class Truth:
         finally:
             self._db.execute("DETACH other")
 
+    def concede(self, old: Truth, now: Truth, source: str) -> int:
+        """Expect what is newer than `old` as it is `now`; returns how many items that changes.
+
+        No snapshot has it, so nothing that a disaster did to it can be undone.
+        """
+        for name, other in (("old", old), ("now", now)):
+            self._db.execute(f"ATTACH ? AS {name}", (str(other.path),))
+        try:
+            with self._db:
+                self._db.execute(
+                    "CREATE TEMP TABLE newer AS SELECT part, name, shape FROM main.item WHERE "
+                    "source = :source EXCEPT SELECT part, name, shape FROM old.item "
+                    "WHERE source = :source", {"source": source},
+                )  # fmt: skip
+                these = "source = ? AND (part, name, shape) IN temp.newer"
+                gone = self._db.execute(
+                    "SELECT count(*) FROM (SELECT part, name, shape, digest FROM main.item WHERE "
+                    f"{these} EXCEPT SELECT part, name, shape, digest FROM now.item "
+                    "WHERE source = ?)", (source, source),
+                ).fetchone()[0]  # fmt: skip
+                self._db.execute(f"DELETE FROM main.item WHERE {these}", (source,))
+                self._db.execute(
+                    f"INSERT INTO main.item SELECT * FROM now.item WHERE {these}", (source,)
+                )
+                self._db.execute("DROP TABLE newer")
+        finally:
+            self._db.execute("DETACH old")
+            self._db.execute("DETACH now")
+        return int(gone)
+
     def count(self, source: str) -> int:
         """Items of a store."""
         row = self._db.execute(
