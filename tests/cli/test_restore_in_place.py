@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pty
 import re
 import sqlite3
 import subprocess
@@ -11,6 +13,7 @@ import pytest
 from safetake.cli.restore import _together as together
 from safetake.errors import UsageError
 from tests.cli.conftest import Workplace, in_a_terminal
+from tests.support.jobs import until
 
 
 @pytest.mark.parametrize(
@@ -192,3 +195,32 @@ def test_it_goes_on_when_nobody_reads_what_it_says(workplace: Workplace) -> None
         process.stderr.close()
     assert process.returncode == 0
     assert one.read_bytes() == before
+
+
+def test_it_goes_on_when_the_terminal_is_gone(workplace: Workplace) -> None:
+    """A connection that breaks off ends no restore half-way: writing then fails with EIO."""
+    one = workplace.folder / "scripts" / "one.txt"
+    before = one.read_bytes()
+    one.write_text("lost")
+    config = workplace.folder / "safetake.toml"
+    config.write_text(
+        config.read_text()
+        + '[services.app]\nuses = ["scripts"]\nstart = ["true"]\n'
+        + 'stop = ["sh", "-c", "touch stopping; while [ ! -e go ]; do sleep 0.05; done"]\n'
+    )
+    main, other = pty.openpty()
+    process = subprocess.Popen(
+        workplace.command("restore", "latest", "scripts", "--in-place", "--yes"),
+        cwd=workplace.folder,
+        env={**workplace.environment, "TERM": "xterm"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=other,
+    )
+    os.close(other)
+    until(lambda: (workplace.folder / "stopping").exists(), "the stop")
+    os.close(main)
+    (workplace.folder / "go").touch()
+    assert process.wait(60) == 0
+    assert one.read_bytes() == before
+    assert workplace.json("restore", "--list")[-1]["ended"] == "committed"

@@ -53,14 +53,13 @@ def list_(settings: Settings, kind: str | None, failed: bool) -> int:
         )
         return 0
     output.table(
-        ["id", "time", "what", "verdict", "checks", "took", "snapshot"],
+        ["id", "ended", "what", "verdict", "took", "snapshot"],
         [
             [
                 one.id[:8],
-                local_time(one.ended_ns),
+                local_time(one.ended_ns)[:16],
                 one.name if one.kind in one.name else f"{one.kind} {one.name}",
                 one.verdict,
-                str(len(one.checks)),
                 duration((one.ended_ns - one.started_ns) / 1e9),
                 one.snapshot[:8],
             ]
@@ -145,6 +144,7 @@ def verify(settings: Settings, file: Path | None) -> int:
     from safetake.cli import output
     from safetake.evidence import load_all, verify_chain
     from safetake.evidence.exported import check_file
+    from safetake.wording import counted
 
     config = settings.load()
     with settings.open(config) as repository:
@@ -159,9 +159,10 @@ def verify(settings: Settings, file: Path | None) -> int:
             output.note(output.printable_lines(f"problem: {problem}"))
         if not problems and not settings.quiet:
             failed = sum(one.verdict == "failed" for one in documents.values())
-            output.line(
-                f"{len(documents)} documents, the chain is whole; {failed} of them tell of a "
-                "failure" + (f"; {file} is one of them" if file else "")
+            output.paragraph(
+                f"{counted(len(documents), 'document')}, the chain is whole; "
+                + (f"{failed} of them tell of a failure" if failed else "none tells of a failure")
+                + (f"; {file} is one of them" if file else "")
             )
     return 1 if problems else 0
 

@@ -7,6 +7,7 @@ NO_COLOR.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -33,7 +34,9 @@ def write(text: str) -> None:
         sys.stdout.flush()
         sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
         sys.stdout.flush()
-    except BrokenPipeError as error:
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.EIO):  # of a terminal that was closed: EIO
+            raise
         raise Closed from error
 
 
@@ -48,14 +51,16 @@ def document(value: Any) -> None:
 
 
 def note(text: str, *, whole: bool = False) -> None:
-    """One line to stderr, for people, `wrapped` on a terminal unless it must stay `whole`. When
-    nobody reads it any more, the work goes on.
+    """One line to stderr, for people, `wrapped` on a terminal unless it must stay `whole`.
+
+    When nobody reads it any more (a pipe or a terminal was closed) or it cannot be written (a full
+    disk), the work goes on: a restore must not end half-way for want of words.
     """
     if sys.stderr.isatty() and not whole:
         text = "\n".join(wrapped(each, columns()) for each in text.split("\n"))
     try:
         print(text, file=sys.stderr, flush=True)
-    except BrokenPipeError:
+    except OSError:
         # what is left in the buffer must not fail at the exit, and end a good run with code 120
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stderr.fileno())

@@ -5,6 +5,7 @@ The callback is called often and from any thread; the bars (and rich, 0.1 s to i
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import time
@@ -34,7 +35,8 @@ class Progress:
         with self._lock:
             self._on = False
             if self._bars is not None:
-                self._bars.stop()
+                with contextlib.suppress(OSError):  # the terminal is gone
+                    self._bars.stop()
 
     def __call__(self, what: str, done: int, total: int) -> None:
         """`what` has `done` bytes of `total` (0: unknown) behind it."""
@@ -43,12 +45,18 @@ class Progress:
         with self._lock:
             if not self._on:
                 return
-            if self._bars is None:
-                self._bars = _bars()
-                self._bars.start()
-            if what not in self._tasks:
-                self._tasks[what] = self._bars.add_task(what, completed=done, total=total or None)
-            self._bars.update(self._tasks[what], completed=done, total=total or None)
+            try:
+                self._show(what, done, total)
+            except OSError:  # the terminal is gone: the work goes on
+                self._on = False
+
+    def _show(self, what: str, done: int, total: int) -> None:
+        if self._bars is None:
+            self._bars = _bars()
+            self._bars.start()
+        if what not in self._tasks:
+            self._tasks[what] = self._bars.add_task(what, completed=done, total=total or None)
+        self._bars.update(self._tasks[what], completed=done, total=total or None)
 
 
 def _bars() -> RichProgress:

@@ -75,7 +75,9 @@ def _source(entry: dict[str, Any]) -> None:
         pairs.append(("  one moment", "no"))
     pairs += [("  not read", str(item)) for item in entry.get("unread") or []]
     pairs += [("  note", str(item)) for item in entry.get("notes") or []]
-    pairs += [(f"  {name}", brief(value)) for name, value in (entry.get("facts") or {}).items()]
+    facts = entry.get("facts") or {}
+    room = 76 - max(map(output.width, facts), default=0)
+    pairs += [(f"  {name}", brief(value, room)) for name, value in facts.items()]
     output.fields(pairs)
 
 
