@@ -186,6 +186,9 @@ class Check:
 
 
 Progress = Callable[[str, int, int], None]
+Wanted = Callable[[str, bool], bool]
+"""Whether an entry of a source, and all below it, is wanted: its path in the source, and whether it
+is a folder."""
 """(what, bytes done, bytes in all or 0 when unknown); called from any thread, often."""
 
 
@@ -293,6 +296,8 @@ class RestoreOutline:
     """Bytes that are needed for a while, by a folder on the file system that gives them."""
     losses: list[Loss] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    bytes: int | None = None
+    """What is staged, where that is not all of the source."""
     absent: bool = False
     """There is no live store at all: nothing to save first."""
     damaged: str = ""
@@ -359,6 +364,10 @@ class Restorer(Protocol):
     def place(self) -> Path | None:
         """The folder in which `work` is made: on the file system of the live store. None: any, and
         the engine takes its own state folder."""
+
+    def wanted(self, options: Mapping[str, Any]) -> Wanted | None:
+        """What is staged; None: everything. What was staged is then in the notes, as `staged`:
+        facts as those of a folder of files."""
 
     def check_staged(self, work: RestoreWork) -> list[Check]:
         """Prove the staged copy against the entry's facts without modifying it."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +26,7 @@ from safetake.model import (
     RestoreWork,
     Source,
 )
+from safetake.restore.plan import plan_node
 from tests.support.memory_writer import MemoryRepository, entry_of, materialise
 
 ID = "0123456789abcdef"
@@ -44,6 +46,18 @@ def work_of(
         beside.replace(journal)
 
     return RestoreWork(ID, entry, mode, folder, folder / "new" / name, options, notes, note)
+
+
+def _leave_only(root: Path, places: set[str]) -> None:
+    """Remove whatever is not one of `places` below `root`; folders keep their times."""
+    for base, folders, files in os.walk(root, topdown=False):
+        state = os.lstat(base)
+        for name in (*folders, *files):
+            path = Path(base, name)
+            if os.fspath(path.relative_to(root)) in places:
+                continue
+            path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
+        os.utime(base, ns=(state.st_atime_ns, state.st_mtime_ns))
 
 
 class Steps:
@@ -81,6 +95,13 @@ class Steps:
         (folder / "new").mkdir(mode=0o700, parents=True)
         self.work = work_of(folder, self.restorer.name, self.entry, mode, **options)
         materialise(self.repository, self.node, self.work.staged)
+        wanted = self.restorer.wanted(options)
+        if wanted is not None:
+            name = self.restorer.name
+            plan = plan_node(self.repository, self.node, name, split=False, wanted=wanted)
+            places = {path for path, _ in (*plan.folders, *plan.others)}
+            _leave_only(self.work.staged.parent, places | {file.path for file in plan.files})
+            self.work.note("staged", plan.facts())
         return self.restorer.check_staged(self.work)
 
     @contextlib.contextmanager

@@ -78,7 +78,7 @@ def restore(
             run.wanted = False
         else:
             facts.restored(run, outcome, "undo" if undo_of else "in place", _code(outcome))
-            total = sum(int(source.entry.get("bytes") or 0) for source in plan.sources.values())
+            total = sum(source.bytes for source in plan.sources.values())
             run.facts |= {"bytes": total, "undo_of": undo_of}
     if settings.json:
         told = plan.as_dict() if outcome is None else outcome.as_dict()
@@ -128,7 +128,7 @@ def show_plan(plan: PlannedRestore) -> None:
         _say(f"only what is named by {', '.join(paths)}")
     output.line()
     rows = [
-        [name, source.outline.mode, size(source.entry.get("bytes", 0)), source.outline.target]
+        [name, source.outline.mode, size(source.bytes), source.outline.target]
         for name, source in plan.sources.items()
     ]
     output.table(["source", "mode", "size", "live store"], rows, right=[2])

@@ -201,9 +201,17 @@ class Engine:
             workfolder.make(one.work.work, self._journal)
             workfolder.remove(one.work.work / "new")
             (one.work.work / "new").mkdir(mode=0o700)
+            wanted = one.restorer.wanted(one.work.options)
             report = restore_to(
-                opened, snapshot, [one.name], one.work.work / "new", progress=self._progress
+                opened,
+                snapshot,
+                [one.name],
+                one.work.work / "new",
+                progress=self._progress,
+                wanted=wanted,
             )
+            if wanted is not None:
+                one.work.note("staged", report.sources[one.name]["facts"])
             facts["problems"] = report.problems[:20]
             facts["bytes"] = report.sources[one.name]["bytes"]
         self._warnings += report.problems

@@ -107,7 +107,7 @@ def described(restores: Path, name: str, plan: PlannedRestore) -> dict[str, Any]
         "time": go_time(now_ns()),
         "host": socket.gethostname(),
         "snapshot": plan.snapshot.id,
-        "bytes": sum(int(s.entry.get("bytes", 0)) for s in plan.sources.values()),
+        "bytes": sum(source.bytes for source in plan.sources.values()),
         "sources": sources,
         "stop": plan.stop,
         "switch": [list(pair) for pair in plan.switch],

@@ -43,6 +43,12 @@ class PlannedSource:
     outline: RestoreOutline
     options: dict[str, Any]
 
+    @property
+    def bytes(self) -> int:
+        """What is staged."""
+        staged = self.outline.bytes
+        return int(self.entry.get("bytes") or 0) if staged is None else staged
+
     def as_dict(self) -> dict[str, Any]:
         """Its part of the JSON of `restore --in-place --dry-run`."""
         outline = self.outline
@@ -50,7 +56,7 @@ class PlannedSource:
             "type": self.config.type,
             "mode": outline.mode,
             "target": outline.target,
-            "bytes": self.entry.get("bytes", 0),
+            "bytes": self.bytes,
             "space": {str(folder): need for folder, need in outline.space.items()},
             "absent": outline.absent,
             "damaged": outline.damaged,
@@ -244,7 +250,7 @@ def _services(
 
 
 def _expected(plan: PlannedRestore, history: list[Journal]) -> tuple[float, bool]:
-    total = sum(int(source.entry.get("bytes", 0)) for source in plan.sources.values())
+    total = sum(source.bytes for source in plan.sources.values())
     amount = spent = 0.0
     for journal in history[-20:]:
         if journal.ended != "committed":

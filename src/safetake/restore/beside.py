@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetake.errors import DamagedError, RestoreError, UsageError
-from safetake.model import Progress
+from safetake.model import Progress, Wanted
 from safetake.restore.durable import kept_durable
 from safetake.restore.plan import RestorePlan, plan_node
 from safetake.restore.write import TreeWriter
@@ -63,9 +63,11 @@ def restore_to(
     overwrite: bool = False,
     progress: Progress | None = None,
     durable: bool = True,
+    wanted: Wanted | None = None,
 ) -> RestoreReport:
     """Write the sources (all when the list is empty) of a snapshot below `target`.
 
+    With `wanted` only that of each, and the report has the facts of what that is.
     A target that holds anything is refused unless `overwrite`, which replaces entries of the
     same name and keeps others. Raises UsageError, DamagedError, RestoreError.
     """
@@ -78,7 +80,8 @@ def restore_to(
     report = RestoreReport(snapshot.id, str(target))
     done = 0
     plans = {
-        name: plan_node(reader, node, name, split=name in in_parts) for name, node in chosen.items()
+        name: plan_node(reader, node, name, split=name in in_parts, wanted=wanted)
+        for name, node in chosen.items()
     }
     total = sum(plan.bytes for plan in plans.values())
 
@@ -98,6 +101,8 @@ def restore_to(
             begun = time.perf_counter()
             writer.write(plan, overwrite=overwrite)
             report.sources[name] = _summary(target, name, plan, time.perf_counter() - begun)
+            if wanted is not None:
+                report.sources[name]["facts"] = plan.facts()
     report.problems = writer.problems
     report.seconds = time.perf_counter() - started
     return report

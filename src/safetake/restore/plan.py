@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safetake.columns import LAYOUT_NAME, PARTS_SUFFIX, Layout, load_layout
 from safetake.errors import DamagedError
 
 if TYPE_CHECKING:
-    from safetake.model import BlobId, Node, Reader
+    from safetake.model import BlobId, Node, Reader, Wanted
 
 MAX_DEPTH = 1000
 MAX_LAYOUT_BYTES = 1 << 16
@@ -58,17 +58,48 @@ class RestorePlan:
         """Bytes of all files."""
         return sum(file.size for file in self.files)
 
+    def keep_folders(self, root: str, whole: set[str]) -> None:
+        """Only `root`, those of `whole`, and those that lead to anything."""
+        kept = {root, *whole}
+        ends = [*(file.path for file in self.files), *(path for path, _ in self.others), *whole]
+        for path in ends:
+            above = path.rpartition("/")[0]
+            while above and above not in kept:
+                kept.add(above)
+                above = above.rpartition("/")[0]
+        self.folders = [one for one in self.folders if one[0] in kept]
 
-def plan_node(reader: Reader, node: Node, path: str, *, split: bool) -> RestorePlan:
+    def facts(self) -> dict[str, Any]:
+        """Counts and digest of what is in the first folder, as a files source tells them."""
+        from safetake.sources.files.facts import Totals
+
+        totals = Totals()
+        files = ((file.path, file.node) for file in self.files)
+        for path, node in (*self.folders[1:], *files, *self.others):
+            totals.add(path.partition("/")[2].rpartition("/")[0], [node])
+        return totals.facts()
+
+
+def plan_node(
+    reader: Reader, node: Node, path: str, *, split: bool, wanted: Wanted | None = None
+) -> RestorePlan:
     """Walk `node`, which will be at `path` below the target. Raises DamagedError.
 
-    Only with `split` are folders of parts one file: a `files` source may hold any names.
+    Only with `split` are folders of parts one file: a `files` source may hold any names. With
+    `wanted` it is what that says, and the folders that lead there.
     """
     plan = RestorePlan(split=split)
     if node.type == "dir":
-        waiting = [(path, node)]
+        named: set[str] = set()
+        waiting = [(path, node, wanted is None)]
         while waiting:  # no recursion: a tree may be deeper than Python's stack
-            waiting += reversed(_folder(reader, *waiting.pop(), plan))
+            place, folder, whole = waiting.pop()
+            if whole and wanted is not None:
+                named.add(place)
+            some = None if whole else wanted
+            waiting += reversed(_folder(reader, place, folder, plan, some))
+        if wanted is not None:
+            plan.keep_folders(path, named)
     elif node.type == "file":
         _check_size(reader, node, path)
         plan.files.append(PlannedFile(path, node))
@@ -77,8 +108,10 @@ def plan_node(reader: Reader, node: Node, path: str, *, split: bool) -> RestoreP
     return plan
 
 
-def _folder(reader: Reader, path: str, folder: Node, plan: RestorePlan) -> list[tuple[str, Node]]:
-    """Plan one folder; returns the folders in it."""
+def _folder(
+    reader: Reader, path: str, folder: Node, plan: RestorePlan, wanted: Wanted | None
+) -> list[tuple[str, Node, bool]]:
+    """Plan one folder; returns the folders in it, and whether all of each is wanted."""
     if path.count("/") > MAX_DEPTH:
         raise DamagedError(f"{path[:80]}…: more than {MAX_DEPTH} folders deep")
     if folder.subtree is None:
@@ -89,7 +122,11 @@ def _folder(reader: Reader, path: str, folder: Node, plan: RestorePlan) -> list[
     inner = []
     for node in nodes:
         place = f"{path}/{node.name}"
-        if node.type == "dir":
+        is_folder = node.type == "dir"
+        mine = wanted is None or wanted(place.partition("/")[2], is_folder)
+        if not (mine or is_folder):
+            continue
+        if is_folder:
             base = node.name.removesuffix(PARTS_SUFFIX)
             odd = base == node.name or base in ("", ".", "..") or base in names
             if plan.split and not odd:
@@ -97,7 +134,7 @@ def _folder(reader: Reader, path: str, folder: Node, plan: RestorePlan) -> list[
                 if split is not None:
                     plan.files.append(split)
                     continue
-            inner.append((place, node))
+            inner.append((place, node, mine))
         elif node.type == "file":
             _check_size(reader, node, place)
             plan.files.append(PlannedFile(place, node))

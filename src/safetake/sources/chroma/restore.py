@@ -23,7 +23,16 @@ import apsw
 
 from safetake.config import ChromaConfig
 from safetake.errors import ConfigError, RefusedError, RestoreError
-from safetake.model import Check, Loss, Node, Reader, RestoreOutline, RestoreWork, Session
+from safetake.model import (
+    Check,
+    Loss,
+    Node,
+    Reader,
+    RestoreOutline,
+    RestoreWork,
+    Session,
+    Wanted,
+)
 from safetake.sources.chroma import catalogue, residents, traps
 from safetake.sources.chroma.database import NAME
 from safetake.sources.chroma.inuse import live_files, refuse_open
@@ -124,6 +133,10 @@ class ChromaRestorer:
     def place(self) -> Path:
         """The parent, where it is on the same file system and may be written; else the folder."""
         return traps.place(self._folder())
+
+    def wanted(self, options: Mapping[str, Any]) -> Wanted | None:
+        """Everything: a part of it is no store."""
+        return None
 
     def check_staged(self, work: RestoreWork) -> list[Check]:
         if _raw(work.entry):

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from safetake.errors import RefusedError
 from safetake.sources.files import walk
 from safetake.sources.files.exclude import Exclusions
-from safetake.sources.files.folders import Look, dress, look_at, loosen
+from safetake.sources.files.folders import Look, look_at
 from safetake.sources.files.metadata import xattrs_of
 
 _BUFFER = 1 << 20
@@ -279,37 +279,6 @@ def everything_in(place: str) -> Iterator[tuple[str, os.stat_result]]:
 def _scan(place: str) -> list[tuple[str, os.stat_result]]:
     with os.scandir(place) as scan:
         return [(entry.name, entry.stat(follow_symlinks=False)) for entry in scan]
-
-
-def prune(staged: str, selection: Selection) -> None:
-    """Remove what is not wanted from a staged folder, which is ours. Raises OSError.
-
-    Folders stay while something wanted is in them.
-    """
-    if not selection.everything:
-        _prune(staged, "", selection)
-
-
-def _prune(place: str, path: str, selection: Selection) -> bool:
-    """Whether anything is left."""
-    left = False
-    for name, state in _scan(place):
-        inner, at = walk.join(path, name), f"{place}/{name}"
-        folder = stat.S_ISDIR(state.st_mode)
-        if selection.names(inner, folder=folder):
-            left = True
-            continue
-        if folder:
-            look = look_at(at)
-            loosen(at)
-            if _prune(at, inner, selection):
-                dress(at, look)
-                left = True
-            else:
-                os.rmdir(at)  # noqa: PTH106
-        else:
-            os.unlink(at)  # noqa: PTH108
-    return left
 
 
 def _same_bytes(first: str, second: str) -> bool:

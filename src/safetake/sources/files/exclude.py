@@ -43,13 +43,13 @@ def _any_of(expressions: list[str]) -> re.Pattern[str] | None:
 def _translate(pattern: str) -> str:
     if pattern.startswith("!"):
         raise ConfigError(
-            f"exclude pattern {pattern!r} begins with '!', which is not supported",
-            hint="list what is to be left out; write '\\!' for a name that begins with it",
+            f"pattern {pattern!r} begins with '!', which is not supported",
+            hint="leave it out; write '\\!' for a name that begins with it",
         )
     body = pattern.rstrip("/")
     if not body:
         raise ConfigError(
-            f"exclude pattern {pattern!r} is empty", hint="remove it from the configuration"
+            f"pattern {pattern!r} names nothing", hint="leave it out, or write '*' for everything"
         )
     anchored = "/" in body
     parts = body.lstrip("/").split("/")

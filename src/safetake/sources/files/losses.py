@@ -51,11 +51,7 @@ def look_into(
     finally:
         os.close(root)
     if not selection.everything and not look.named:
-        names = ", ".join(map(str, options.get("paths") or []))
-        raise RefusedError(
-            f"nothing in the snapshot of {folder} is named by {printable(names)}",
-            hint="patterns are as in .gitignore: `*.txt` anywhere, `/a/b.txt` from the top",
-        )
+        raise nothing_named(folder, options)
     loss, warnings = look.loss, []
     extra = look.extra
     names = ", ".join(look.examples[:5])
@@ -79,6 +75,33 @@ def look_into(
             hint="run the restore as a user who may read it, or leave it out",
         )
     return [loss], warnings
+
+
+def named_in(reader: Reader, node: Node, selection: Selection) -> tuple[bool, int]:
+    """Whether anything is named, and the bytes of the files that are. Raises DamagedError."""
+    named, size = False, 0
+    waiting = [("", node, selection.names("", folder=True))]
+    while waiting:
+        path, folder, whole = waiting.pop()
+        _not_too_deep(path)
+        for each in reader.tree(folder.subtree) if folder.subtree is not None else []:
+            place = walk.join(path, each.name)
+            wanted = whole or selection.names(place, folder=each.type == "dir")
+            named = named or wanted
+            if each.type == "dir":
+                waiting.append((place, each, wanted))
+            elif wanted:
+                size += each.size
+    return named, size
+
+
+def nothing_named(folder: Path, options: Mapping[str, Any]) -> RefusedError:
+    """Whoever mistypes a path must not read that nothing had to be done."""
+    names = ", ".join(map(str, options.get("paths") or []))
+    return RefusedError(
+        f"nothing in the snapshot of {folder} is named by {printable(names)}",
+        hint="patterns are as in .gitignore: `*.txt` anywhere, `/a/b.txt` from the top",
+    )
 
 
 def _opened(folder: Path) -> int:

@@ -22,8 +22,8 @@ from typing import Any
 
 from safetake.config import FilesConfig
 from safetake.errors import RefusedError, RestoreError
-from safetake.model import Check, Node, Reader, RestoreOutline, RestoreWork, Session
-from safetake.sources.files.compare import Changes, Comparison, Selection, everything_in, prune
+from safetake.model import Check, Node, Reader, RestoreOutline, RestoreWork, Session, Wanted
+from safetake.sources.files.compare import Changes, Comparison, Selection, everything_in
 from safetake.sources.files.exclude import Exclusions
 from safetake.sources.files.folders import Look, dress, loosen
 from safetake.sources.files.proof import questions
@@ -56,7 +56,7 @@ class FilesRestorer:
         node: Node,
     ) -> RestoreOutline:
         """Look, change nothing. Raises RefusedError."""
-        from safetake.sources.files.losses import look_into
+        from safetake.sources.files.losses import look_into, named_in, nothing_named
 
         if mode == "beside":
             raise RefusedError(
@@ -65,10 +65,17 @@ class FilesRestorer:
             )
         folder = self._folder()
         place = self._traps(folder)
+        selection = self._selection(options)
+        size = int(entry.get("bytes", 0))
+        if not selection.everything:
+            named, size = named_in(reader, node, selection)
+            if not named and not folder.exists():
+                raise nothing_named(folder, options)
         outline = RestoreOutline(
             mode="offline",
             target=str(folder),
-            space={place: int(entry.get("bytes", 0))},
+            space={place: size},
+            bytes=size,
             absent=not folder.exists(),
         )
         if place == folder:
@@ -80,7 +87,7 @@ class FilesRestorer:
             outline.losses, warnings = look_into(
                 folder,
                 self._exclusions,
-                self._selection(options),
+                selection,
                 options,
                 reader,
                 node,
@@ -98,8 +105,18 @@ class FilesRestorer:
         same = not is_mount_point(folder) and folder.stat().st_dev == parent.stat().st_dev
         return parent if same and os.access(parent, os.W_OK | os.X_OK) else folder
 
+    def wanted(self, options: Mapping[str, Any]) -> Wanted | None:
+        """What the paths name."""
+        selection = self._selection(options)
+        if selection.everything:
+            return None
+        return lambda path, folder: selection.names(path, folder=folder)
+
     def check_staged(self, work: RestoreWork) -> list[Check]:
         """Counted and hashed; raw files are only counted."""
+        if (staged := work.notes.get("staged")) is not None:
+            chunker = work.entry.get("facts", {}).get("chunker")
+            return questions(work.staged, {"facts": {**staged, "chunker": chunker}})
         if work.entry.get("facts", {}).get("raw"):
             return [Check("raw files", any(work.staged.iterdir()), True, work.staged.exists())]
         return questions(work.staged, work.entry)
@@ -180,9 +197,6 @@ class FilesRestorer:
     def _prepare(self, work: RestoreWork, swap: Swap) -> None:
         folder, staged = self._folder(), work.staged
         selection = self._selection(work.options)
-        if not selection.everything:
-            loosen(str(staged))
-            prune(str(staged), selection)
         plan = _Plan()
         if not folder.exists():
             state = staged.lstat()

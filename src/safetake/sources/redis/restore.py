@@ -16,7 +16,7 @@ from typing import Any
 
 from safetake.config import RedisConfig
 from safetake.errors import RefusedError, RestoreError, SafetakeError, SourceError
-from safetake.model import Check, Node, Reader, RestoreOutline, RestoreWork, Session
+from safetake.model import Check, Node, Reader, RestoreOutline, RestoreWork, Session, Wanted
 from safetake.sources.redis import offline, persistence
 from safetake.sources.redis.donor import PER_KEY, choose_donor, loaded, refuse_newer
 from safetake.sources.redis.exchange import BEFORE, NEW, OLD, Exchange
@@ -145,6 +145,10 @@ class RedisRestorer:
         )
 
     # -- before the switch -------------------------------------------------------------------
+
+    def wanted(self, options: Mapping[str, Any]) -> Wanted | None:
+        """Everything: a part of it is no store."""
+        return None
 
     def check_staged(self, work: RestoreWork) -> list[Check]:
         """Every question that a proof asks, and that the live server has room for it."""

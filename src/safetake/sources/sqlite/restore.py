@@ -17,7 +17,16 @@ import apsw
 
 from safetake.config import SqliteConfig
 from safetake.errors import DamagedError, RefusedError, SourceError
-from safetake.model import Check, Loss, Node, Reader, RestoreOutline, RestoreWork, Session
+from safetake.model import (
+    Check,
+    Loss,
+    Node,
+    Reader,
+    RestoreOutline,
+    RestoreWork,
+    Session,
+    Wanted,
+)
 from safetake.sources.sqlite import facts, live, traps
 from safetake.sources.sqlite.besides import Beside
 from safetake.sources.sqlite.inuse import files_of, users_of
@@ -102,6 +111,10 @@ class SqliteRestorer:
     def place(self) -> Path:
         """The folder of the database; of the file, where its name is a link."""
         return self._real().parent
+
+    def wanted(self, options: Mapping[str, Any]) -> Wanted | None:
+        """Everything: a part of it is no store."""
+        return None
 
     def check_staged(self, work: RestoreWork) -> list[Check]:
         """All questions of a proof; raw files only have to be there. Online, what can be done
