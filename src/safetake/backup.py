@@ -163,6 +163,7 @@ def run_backup(
     repository cannot take it, RepositoryLockedError. Nothing half-done is visible after a failure.
     """
     from safetake.connect import open_repository
+    from safetake.services.elsewhere import UNUSED, elsewhere
     from safetake.sources import build
 
     names = chosen_sources(config, sources, job)
@@ -172,7 +173,7 @@ def run_backup(
         built = [build(name, config.sources[name]) for name in names]
     with opening.result() as repository:
         repository.lock_wait = config.repository.lock_wait  # it may have been opened before that
-        return take_snapshot(
+        report = take_snapshot(
             repository,
             built,
             barrier=config.barrier,
@@ -180,6 +181,9 @@ def run_backup(
             progress=progress,
             shrink={name: shrink_limit(config, name) for name in names},
         )
+    for one in elsewhere(config, names, ask=False):
+        report.sources[one.source].notes.append(f"{UNUSED}: {one}; {one.hint}")
+    return report
 
 
 def take_snapshot(

@@ -132,7 +132,18 @@ def test_the_undo_of_a_switch_is_a_switch(workplace: Workplace) -> None:
         assert f"app uses {new} since an earlier restore" in said
         assert f'hint: set `path = "{new}"` in [sources.projects], then again' in said
     assert used() == (new, 100)
+    told = f"app uses {new}, and source 'projects' is {folder / 'projects.db'}"
+    hint = f'set `path = "{new}"` in [sources.projects]'
+    for _ in range(2):  # the second one takes its configuration from the cache
+        said = workplace.run("backup", "projects")
+        assert f"warning: projects: not what its service uses: {told}; {hint}" in said.stderr
+    assert (
+        f"{told}: backups take a file that it does not use"
+        in workplace.run("doctor", code=1).stdout
+    )
     config.write_text(config.read_text().replace('path = "projects.db"', f'path = "{new}"'))
+    assert "not what its service uses" not in workplace.run("backup", "projects").stderr
+    assert "does not use" not in workplace.run("doctor").stdout
     workplace.run("restore", "--undo", "--yes", code=3)
     assert used()[0] not in (new, str(folder / "projects.db"))
     assert used()[1] == 50

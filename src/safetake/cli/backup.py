@@ -95,6 +95,7 @@ def complain(found: dict[str, Any]) -> None:
     """What was not read, is not one moment, or was lost: on stderr, also with --quiet."""
     from safetake.cli import output
     from safetake.counts import LOST
+    from safetake.services.elsewhere import UNUSED
 
     for name, source in found["sources"].items():
         for unread in source.get("unread") or []:
@@ -102,5 +103,5 @@ def complain(found: dict[str, Any]) -> None:
         if source.get("one_moment") is False:
             output.note(f"note: {name}: not of one moment ({source.get('method')})")
         for note in source.get("notes") or []:
-            if note.startswith(LOST):
+            if note.startswith((LOST, UNUSED)):
                 output.note(output.printable_lines(f"warning: {name}: {note}"))

@@ -152,8 +152,9 @@ def _left(config: Config) -> list[Finding]:
 
 
 def services(config: Config) -> list[Finding]:
-    """What a restore would need of each."""
+    """What a restore would need of each; and whether it uses the file that is backed up."""
     from safetake.services import build_all
+    from safetake.services.elsewhere import elsewhere
 
     found = []
     for name, service in build_all(config).items():
@@ -162,6 +163,9 @@ def services(config: Config) -> list[Finding]:
         found += [Finding(what, "problem", text, hint) for text, hint in problems]
         if not problems:
             found.append(Finding(what, "ok", service.describe()))
+    for one in elsewhere(config, list(config.sources)):
+        text = f"{one}: backups take a file that it does not use"
+        found.append(Finding(f"service {one.service}", "problem", text, one.hint))
     return found
 
 

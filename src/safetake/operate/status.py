@@ -251,6 +251,7 @@ def _warnings(
     snapshots: Sequence[SnapshotInfo] | None,
 ) -> Iterator[str]:
     from safetake.operate.metrics import places
+    from safetake.services.elsewhere import elsewhere
     from safetake.wording import duration
 
     for name, state in status.sources.items():
@@ -263,6 +264,8 @@ def _warnings(
             yield f"job {job.name} failed: {job.last.error or f'exit {job.last.exit_code}'}"
     if places.interrupted_restore(config.restore.state):
         yield "a restore was begun and not ended: `safetake restore --resume` or `--rollback`"
+    for one in elsewhere(config, list(config.sources), ask=False):
+        yield f"{one}: backups take a file that it does not use: {one.hint}"
     if status.full_ns is not None and (status.full_ns - status.now_ns) / 1e9 < SOON_FULL_S:
         left = duration((status.full_ns - status.now_ns) / 1e9)
         yield f"the file system of the repository will be full in {left}"
