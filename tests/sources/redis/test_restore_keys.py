@@ -281,16 +281,21 @@ def test_a_key_that_is_written_meanwhile_is_looked_at_again(
 
 def test_what_was_written_since_stays_when_it_is_taken_back(one: Case) -> None:
     one.client.mset({"a": 1, "b": 2, "c": 3})
+    one.client.set("session", "x", ex=1000)
     one.capture()
-    one.client.delete("a", "b")
+    one.client.delete("a", "b", "session")
     one.client.set("c", "changed", px=300_000)
     when = one.client.pexpiretime("c")
     one.run(changed=True)
     one.client.set("b", "since")
+    one.client.expire("session", 2000)  # it is used again
     found = one.take_back()
-    assert found.kept == ["b"]
+    assert found.kept == ["b", "session"]
     assert one.client.mget("a", "b", "c") == [None, b"since", b"changed"]
     assert one.client.pexpiretime("c") == when
+    assert one.client.ttl("session") > 1500
+    found = one.take_back()
+    assert (found.kept, found.already) == (["b", "session"], 2)
     with pytest.raises(RestoreError, match="no undo file"):
         take_back(one.staged / "dump.rdb", one.connect())
 

@@ -6,7 +6,6 @@ what is asked for. In a cosine space the lengths come with them.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -130,10 +129,3 @@ class StoredVectors:
 
 def _entries(reader: Reader, folder: Node) -> list[Node]:
     return reader.tree(folder.subtree) if folder.subtree is not None else []
-
-
-def finite(vector: bytes) -> bool:
-    """Whether JSON can carry a vector."""
-    import numpy as np
-
-    return math.isfinite(float(np.abs(np.frombuffer(vector, "<f4")).sum(dtype=np.float64)))

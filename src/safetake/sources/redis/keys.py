@@ -20,7 +20,7 @@ from typing import Any
 
 from safetake.errors import RestoreError
 from safetake.model import Progress
-from safetake.sources.redis.live import LiveKey, read_keys, server_ms
+from safetake.sources.redis.live import LiveKey, read_keys, same_expiry, server_ms
 from safetake.sources.redis.pattern import compile_pattern
 from safetake.sources.redis.rdb import RdbFile, Record
 from safetake.sources.redis.rdbformat import TYPE_NAMES
@@ -34,8 +34,6 @@ MARGIN_MS = 5_000
 BATCH_KEYS = 1000
 """Keys of one transaction (a few milliseconds of the server), and of one fsync (tens)."""
 BATCH_BYTES = 4 << 20
-CLOCK_MS = 2_000
-"""Redis 6 tells the time that is left only: expiries that are so close are equal."""
 MAX_BULK = 512 << 20
 """What a server takes as one argument (proto-max-bulk-len) where it is not known."""
 _TRIES = 20
@@ -210,7 +208,7 @@ class Keys:
             todo = missing + (changed if self._changed else [])
             if undo is not None and todo:
                 self._refuse_eviction(todo)
-                undo.keep(db, [(w.key, w.payload, live.get(w.key)) for w in todo])
+                undo.keep(db, [(w.key, w.payload, w.expire_ms, live.get(w.key)) for w in todo])
                 answers = self._restore(todo, live)
                 if answers is None:  # somebody wrote one of them since it was read
                     if left:
@@ -304,9 +302,7 @@ def _name(key: bytes) -> str:
 
 def same(wanted: _Wanted, live: LiveKey, now_ms: int) -> bool:
     """Whether a live key holds what the snapshot has: value and expiry."""
-    if (wanted.expire_ms is None) != (live.expire_ms is None):
-        return False
-    if wanted.expire_ms is not None and abs(wanted.expire_ms - (live.expire_ms or 0)) > CLOCK_MS:
+    if not same_expiry(wanted.expire_ms, live.expire_ms):
         return False
     one, other = wanted.payload, live.payload
     if one[:-FOOTER] == other[:-FOOTER]:

@@ -9,6 +9,9 @@ from safetake.sources.redis.server import Server
 from safetake.sources.redis.values import FOOTER
 from safetake.sources.redis.wire import Connection, ServerRefusal
 
+CLOCK_MS = 2_000
+"""Redis 6 tells the time that is left only: expiries that are so close are equal."""
+
 
 @dataclass(frozen=True, slots=True)
 class LiveKey:
@@ -29,6 +32,13 @@ class LiveKey:
     def body(self) -> bytes:
         """The value as an RDB holds it, without its type."""
         return self.payload[1:-FOOTER]
+
+
+def same_expiry(one: int | None, other: int | None) -> bool:
+    """Whether two expiries are the same moment, as far as Redis 6 tells it."""
+    if one is None or other is None:
+        return one is other
+    return abs(one - other) <= CLOCK_MS
 
 
 def server_ms(connection: Connection) -> int:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from safetake.errors import SafetakeError
 from safetake.model import Loss, Node, Reader
 from safetake.scratch import scratch_folder
-from safetake.sources.redis.live import LiveKey, read_keys, server_ms
+from safetake.sources.redis.live import LiveKey, read_keys, same_expiry, server_ms
 from safetake.sources.redis.rdb import RdbFile
 from safetake.sources.redis.server import Server
 from safetake.sources.redis.store import materialise
@@ -35,8 +35,6 @@ MAX_KEYS = 2_000_000
 MAX_BYTES = 4 << 30
 VALUES = 20_000
 EXAMPLES = 10
-CLOCK_MS = 2_000
-"""Expiries that differ by less are the same: Redis 6 tells the time that is left only."""
 _BATCH = 1000
 
 
@@ -146,9 +144,7 @@ def _among(some: NDArray[Any], sorted_all: NDArray[Any]) -> NDArray[Any]:
 
 def _differs(live: LiveKey, was: tuple[int, int | None, bytes | None], now_ms: int) -> bool:
     _, expire, digest = was
-    if (live.expire_ms is None) != (expire is None):
-        return True
-    if expire is not None and abs(expire - (live.expire_ms or 0)) > CLOCK_MS:
+    if not same_expiry(live.expire_ms, expire):
         return True
     magic = magic_of(live.payload)
     return digest is not None and _value(live.type, live.body, magic, now_ms) != digest

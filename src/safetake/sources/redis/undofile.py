@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from safetake.errors import RestoreError
-from safetake.sources.redis.live import LiveKey, read_keys, server_ms
+from safetake.sources.redis.live import LiveKey, read_keys, same_expiry, server_ms
 from safetake.sources.redis.server import Server
 from safetake.sources.redis.values import FOOTER, payload_digest, payload_expired
 from safetake.sources.redis.wire import Connection
@@ -28,8 +28,8 @@ SUFFIX = ".keys.undo"
 FORMAT = 1
 _TRIES = 20
 
-_Entry = tuple[bytes, bytes, LiveKey | None]
-"""key, payload that it is given, what is there"""
+_Entry = tuple[bytes, bytes, int | None, LiveKey | None]
+"""key, payload and expiry that it is given, what is there"""
 
 
 def identity(payload: bytes) -> list[str]:
@@ -71,8 +71,9 @@ class UndoFile:
                         "old": None if was is None else _text(was.payload),
                         "old_expire": None if was is None else was.expire_ms,
                         "new": identity(payload),
+                        "new_expire": expire,
                     }
-                    for key, payload, was in entries
+                    for key, payload, expire, was in entries
                 ]
             )
         except OSError as error:
@@ -173,9 +174,16 @@ def _one(
     for _ in range(_TRIES):
         connection.call("WATCH", key)
         live = next(iter(read_keys(connection, server, [key])), None)
-        if live is None or given.isdisjoint(identity(live.payload)):
+        if (
+            live is None
+            or given.isdisjoint(identity(live.payload))
+            or not same_expiry(live.expire_ms, told["new_expire"])
+        ):
             connection.call("UNWATCH")
-            was = live is None if old is None else live is not None and live.payload == old
+            if live is None or old is None:
+                was = live is None and old is None
+            else:
+                was = live.payload == old and same_expiry(live.expire_ms, told["old_expire"])
             if was:
                 result.already += 1
             else:
