@@ -103,6 +103,20 @@ def test_an_answer_of_no_http_is_a_complaint(tmp_path: Path) -> None:
         child.wait()
 
 
+@pytest.mark.parametrize(
+    ("said", "wanted", "there"),
+    [
+        ('{"rows":12}', '"rows":12', True), ('{"rows":120}', '"rows":12', False),
+        ('{"rows":12.5}', '"rows":12', False), ("there are 12.", "are 12", True),
+        ("12 rows", "12 rows", True), ("112 rows", "12 rows", False),
+        ("3.12 rows", "12 rows", False), ("120 and 12", "12", True), ("any", "", True),
+        ("[12.0]", "12.0", True), ("a.b", "a+b", False),
+    ],
+)  # fmt: skip
+def test_a_number_is_no_part_of_another(said: str, wanted: str, there: bool) -> None:
+    assert health.holds(said, wanted) is there
+
+
 def test_counts(tmp_path: Path) -> None:
     truth = Truth(tmp_path / "t.db")
     truth.take("db", [Item("a", "1", b""), Item("a", "2", b""), Item("b", "1", b"")])
@@ -110,4 +124,9 @@ def test_counts(tmp_path: Path) -> None:
     assert json.loads(health.counted(text, truth)) == {"all": "3", "a": "2", "plain": "{x}"}
     with pytest.raises(SafetakeError, match=r"\{count:db/c\}: db has a, b"):
         health.counted("{count:db/c}", truth)
+    shapes = [Item("table", "empty", b"", shape=True), Item("virtual table", "v", b"", shape=True)]
+    truth.take("db", [*shapes, Item("a", "1", b"")])
+    assert health.counted("{count:db/empty} {count:db/a} {count:queue/0}", truth) == "0 1 0"
+    with pytest.raises(SafetakeError, match=r"\{count:db/v\}: db has"):
+        health.counted("{count:db/v}", truth)
     assert health.unknown_counts("{count:db/a} {count:other} {x}", ["db"]) == ["{count:other}"]

@@ -366,6 +366,7 @@ def test_what_must_hold(workplace: Workplace) -> None:
                 'sql = "SELECT id FROM projects WHERE id > 99"',
                 'name = "ninety"\nsource = "projects"\n'
                 'sql = "SELECT count(*) FROM projects"\nexpected = 90',
+                'name = "no question"\nsource = "projects"\nsql = "-- later"',
                 'name = "its schema"\nsource = "projects"\nsql = "SELECT * FROM episodes"',
                 'name = "production"\n'
                 f"command = {json.dumps([sys.executable, '-c', reach, str(production)])}",
@@ -379,7 +380,8 @@ def test_what_must_hold(workplace: Workplace) -> None:
     assert (checks["none unnamed"]["expected"], checks["none unnamed"]["found"]) == ("no row",) * 2
     assert checks["the copy is there"]["found"] == "exit code 0"
     wrong = {one["name"]: one["found"] for one in document["checks"] if not one["ok"]}
-    assert list(wrong) == ["nobody is last", "ninety", "its schema", "production"]
+    assert list(wrong) == ["nobody is last", "ninety", "no question", "its schema", "production"]
+    assert wrong["no question"] == "it asks nothing: no SELECT"
     assert wrong["nobody is last"] == "a row: (100,)"
     assert wrong["ninety"] == 100
     assert "no such table: episodes" in wrong["its schema"]
@@ -422,7 +424,7 @@ def test_a_collection_that_is_dropped(vectors: Workplace, tmp_path: Path) -> Non
     assert "'notes'" in message
     assert hint == "it has: notes, scripts"
     document = drilled(vectors, "vectors")
-    assert "20 missing" in found(document, "something was lost")
+    assert "21 missing" in found(document, "something was lost")
     assert any("--collection notes" in note for note in document["notes"])
     assert not any("--collection scripts" in note for note in document["notes"])
     # one record comes back with another document
@@ -501,6 +503,10 @@ def test_what_is_only_said_to_be_lost_is_seen(
         ),
         ('lose = [{source = "projects", collection = "a"}]', "of a source of type chroma"),
         ('lose = [{source = "scripts", sql = "DELETE FROM a"}]', "of a source of type sqlite"),
+        (
+            'lose = [{source = "projects", everything = true}, {source = "projects", share = 0.1}]',
+            "nothing else of it can be",
+        ),
         ('without = ["machine"]\nhold = [{name = "a"}]', "exactly one of sql and command"),
         ('without = ["machine"]\nhold = [{name = "a", sql = "SELECT 1"}]', "source goes with sql"),
         (
@@ -539,7 +545,32 @@ def test_mistakes(workplace: Workplace) -> None:
         LOST + 'without = ["machine"]\nhold = [{name = "x", command = ["{nothing}"]}]\n'
         '[drill.scenarios.same]\nwithout = ["password"]\npassword_file = "safetake.password"\n',
     )
+    configured(
+        workplace,
+        '[drill.scenarios.part]\nlose = [{source = "scripts", share = 0.5}]\n'
+        '[drill.scenarios.slow]\nlose = [{source = "scripts", share = 0.5}]\n'
+        'hold = [{name = "x", command = ["sleep", "600"]}]\n',
+    )
     assert "(x): there is no {nothing}" in workplace.error("drill", "lost", code=2)[0]
     message, hint = workplace.error("drill", "same", code=2)
     assert "where it was lost: the file" in message
     assert "safetake key add" in hint
+    message, hint = workplace.error("drill", "part", "projects", code=2)
+    assert message == "scenario part needs 'scripts', which is not among the sources named"
+    config = workplace.folder / "safetake.toml"
+    config.write_text(config.read_text().replace("[drill]\n", "[drill]\ntimeout = 6\n"))
+    said, _ = failed(workplace, scenario="slow")
+    assert "took longer than 6 s, at `hold: what the scenario says must be true`" in said
+
+
+@pytest.mark.slow
+def test_a_newer_snapshot_of_another_job(workplace: Workplace) -> None:
+    """A scenario takes the newest with its sources; what a drill of all has not is told."""
+    older = workplace.json("snapshots")[0]["id"]
+    workplace.run("backup", "projects")
+    configured(workplace, LOST + 'lose = [{source = "scripts", share = 0.5}]\n')
+    assert drilled(workplace)["snapshot"] == older
+    document = drilled(workplace, scenario="total-loss")
+    assert "not rehearsed: scripts, not in this snapshot" in document["notes"]
+    assert "not rehearsed: scripts" in workplace.run("drill", "total-loss").stderr
+    assert "not rehearsed" not in workplace.run("drill", "total-loss", "projects").stderr

@@ -48,6 +48,7 @@ def command(
     """
     from safetake.cli import output
     from safetake.drill.run import Wanted, drill
+    from safetake.drill.scenario import needed
     from safetake.operate.history import facts, recorded
     from safetake.password import read_password
     from safetake.snapshots import find_snapshot
@@ -65,7 +66,7 @@ def command(
 
     with recorded(config, "drill") as run, settings.open(config) as repository:
         run.repository = repository
-        found = find_snapshot(repository, snapshot, sources)
+        found = find_snapshot(repository, snapshot, needed(config, scenario, sources))
         document = drill(
             config,
             repository,
@@ -113,6 +114,7 @@ def _told(settings: Settings, document: Evidence) -> int:
 
 def _show(document: Evidence, quiet: bool) -> None:
     from safetake.cli import output
+    from safetake.drill.run import ABSENT
     from safetake.wording import duration, size
 
     if not quiet:
@@ -132,6 +134,9 @@ def _show(document: Evidence, quiet: bool) -> None:
         output.note(f"problem: {name} {told}, promised {duration(document.targets[name])}")
     if quiet:
         return
+    for note in document.notes:
+        if note.startswith(ABSENT):
+            output.note(output.printable_lines(note))
     for name, value in document.measured.items():
         target = document.targets.get(name)
         promised = f", promised {duration(target)}" if target is not None else ""

@@ -42,7 +42,14 @@ def unwell(url: str, contains: str = "") -> str:
         return str(error.reason)
     except (OSError, HTTPException) as error:
         return str(error) or type(error).__name__
-    return "" if contains in said else f"it answers without {contains!r}: {said[:_SHOWN]}"
+    return "" if holds(said, contains) else f"it answers without {contains!r}: {said[:_SHOWN]}"
+
+
+def holds(said: str, wanted: str) -> bool:
+    """Whether the text is in an answer, and no part of a longer number: 12 is not in 120."""
+    begins, ends = wanted[:1].isdigit(), wanted[-1:].isdigit()
+    place = ("(?<![0-9])(?<![0-9][.])" if begins else "") + re.escape(wanted)
+    return re.search(place + ("(?![0-9]|[.][0-9])" if ends else ""), said) is not None
 
 
 def silent(url: str) -> str:
@@ -69,9 +76,11 @@ def counted(text: str, truth: Truth) -> str:
         source, part = found.groups()
         if part is None:
             return str(truth.count(source))
-        parts = truth.parts(source)
+        parts = {**truth.holders(source), **truth.parts(source)}
+        if part.isdigit() and all(one.isdigit() for one in parts):
+            parts.setdefault(part, 0)  # a database of Redis
         if part not in parts:
-            there = ", ".join(filter(None, parts)) or "no part with anything in it"
+            there = ", ".join(filter(None, parts)) or "no part"
             raise SafetakeError(f"there is nothing to count for {found[0]}: {source} has {there}")
         return str(parts[part])
 

@@ -25,7 +25,10 @@ def asked(hold: HoldConfig, database: Path | None) -> tuple[bool, Any, Any]:
     try:
         place = f"{database.absolute().as_uri()}?mode=ro"
         with contextlib.closing(sqlite3.connect(place, uri=True)) as db:
-            rows = db.execute(hold.sql).fetchmany(2)
+            answer = db.execute(hold.sql)
+            if answer.description is None:
+                return False, expected, "it asks nothing: no SELECT"
+            rows = answer.fetchmany(2)
     except sqlite3.Error as error:
         return False, expected, f"it can not be asked: {error}"
     if hold.expected is None:

@@ -28,7 +28,6 @@ from safetake.errors import SafetakeError
 if TYPE_CHECKING:
     from safetake.sources.redis.wire import Connection
 
-_CHROMA_SECONDS = 600
 _BATCH = 1000
 _TOGETHER_BYTES = 4 << 20
 """Values of Redis that are asked for in one go, and the memory that they may take together."""
@@ -68,8 +67,10 @@ def rows(path: Path) -> Iterator[Item]:
                 "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite\\_%' "
                 "ESCAPE '\\' ORDER BY name"
             ).fetchall():
-                yield Item(kind, name, _digest(repr(sql).encode()), shape=True)
-                if kind == "table" and not sql.upper().startswith("CREATE VIRTUAL"):
+                virtual = kind == "table" and sql.upper().startswith("CREATE VIRTUAL")
+                what = "virtual table" if virtual else kind
+                yield Item(what, name, _digest(repr(sql).encode()), shape=True)
+                if what == "table":
                     yield from _table(db, name)
     except sqlite3.Error as error:
         raise SafetakeError(f"{path}: can not be read: {error}") from error
@@ -128,12 +129,16 @@ def _digest(data: bytes) -> bytes:
 def files(root: Path) -> Iterator[Item]:
     """Every file, link and folder below a folder. Raises SafetakeError."""
     try:
-        for folder, folders, names in os.walk(root):
+        for folder, folders, names in os.walk(root, onerror=_raise):
             for name in (*names, *folders):
                 path = Path(folder) / name
                 yield _file(root, path)
     except OSError as error:
         raise SafetakeError(f"{root}: can not be read: {error}") from error
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _file(root: Path, path: Path) -> Item:
@@ -261,9 +266,8 @@ def records(folder: Path, scratch: Path) -> Iterator[Item]:
     try:
         with listed.open("wb") as output:
             done = subprocess.run(
-                command, stdout=output, stderr=subprocess.PIPE, timeout=_CHROMA_SECONDS,
-                check=False, cwd=scratch,
-            )  # fmt: skip
+                command, stdout=output, stderr=subprocess.PIPE, check=False, cwd=scratch
+            )
         if done.returncode != 0:
             said = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
             raise SafetakeError(
@@ -274,10 +278,6 @@ def records(folder: Path, scratch: Path) -> Iterator[Item]:
             for line in lines:
                 part, name, digest, shape = json.loads(line)
                 yield Item(part, name, bytes.fromhex(digest), shape=shape)
-    except subprocess.TimeoutExpired as error:
-        raise SafetakeError(
-            f"chromadb did not list the records within {error.timeout:.0f} s"
-        ) from error
     finally:
         shutil.rmtree(copy, ignore_errors=True)
         listed.unlink(missing_ok=True)

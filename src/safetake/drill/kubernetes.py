@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from safetake.drill import podstatus, podtemplate, scratchredis
+from safetake.drill import health, podstatus, podtemplate, scratchredis
 from safetake.drill.isolation import pod_labels
 from safetake.drill.podground import Ground, bracketed, chosen
 from safetake.drill.twin import Twin
@@ -194,7 +194,7 @@ class Pods:
         self._ground.hosts[name] = str((now.get("status") or {}).get("podIP") or "")
         if not self._ground.hosts[name]:
             return "it has no address yet"
-        saw = ask(name, self._ground.health(name, contains))
+        saw = ask(name, self._ground.health(name, contains), health.holds)
         return "" if saw.ok else saw.text or "no answer"
 
     def _remove(self, pod: str, grace: float) -> None:

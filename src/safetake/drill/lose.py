@@ -170,7 +170,6 @@ def _chromadb(verb: str, place: Path, *arguments: str) -> list[list[Any]]:
         [sys.executable, "-m", "safetake.drill.chroma", verb, str(place), *arguments],
         capture_output=True,
         check=False,
-        timeout=600,
     )
     if done.returncode != 0:
         said = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]

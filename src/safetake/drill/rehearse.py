@@ -343,6 +343,7 @@ class Rehearsal:
             try:
                 self.started[name].start()
                 if not service.health:
+                    self._note(f"{name} was started {when}; without `health` nobody can ask it")
                     continue
                 self.started[name].until_well(contains)
                 complaint = ""

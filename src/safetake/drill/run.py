@@ -19,7 +19,7 @@ from safetake.clock import now_ns
 from safetake.drill import health, priority, processes, scratchredis, without
 from safetake.drill.kubernetes import Pods, prepared
 from safetake.drill.rungs import record_rung
-from safetake.drill.scenario import check, find_scenario, targets
+from safetake.drill.scenario import check, find_scenario, needed, targets
 from safetake.drill.started import ASKED
 from safetake.drill.twin import Twin, allowed_ports, build
 from safetake.drill.without import Left, NothingLeftError
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 _GRACE_SECONDS = 20.0
 WELL_AGAIN = "is well after the recovery"
 UNTOUCHED = "production was out of reach"
+ABSENT = "not rehearsed: "
 
 
 @dataclass(slots=True)
@@ -92,6 +93,9 @@ def drill(
         except NothingLeftError as error:
             answer = {"checks": [error.check], "steps": [], "problems": [], "measured": {}}
         answer["notes"] = [*answer.get("notes", []), *left.notes]
+        absent = [name for name in config.sources if name not in snapshot.sources]
+        if absent and not needed(config, wanted.scenario, wanted.sources):
+            answer["notes"].append(f"{ABSENT}{', '.join(absent)}, not in this snapshot")
         draft = _draft(
             config, left.repository, left.snapshot, wanted, answer, started_ns, confinement,
             targets(config, scenario),
@@ -268,20 +272,21 @@ def _rehearse(
         )  # fmt: skip
     if config.drill.priority == "low":
         priority.lower(child.pid)
-    ended = "the drill ended early"
+    ended, step = "the drill ended early", "its start"
     timer = _Timer(child, config.drill.timeout)
     try:
         assert child.stdout is not None
         for line in child.stdout:
             if line.startswith("step "):
-                told(line[5:].rstrip("\n"))
+                step = line[5:].rstrip("\n")
+                told(step)
             elif pods is not None and line.startswith(ASKED) and child.stdin is not None:
                 answered = pods.answer(line.removeprefix(ASKED))
                 with contextlib.suppress(BrokenPipeError):  # its time was over meanwhile
                     print(answered, file=child.stdin, flush=True)
         child.wait()
         if timer.rang:
-            ended = f"the drill took longer than {config.drill.timeout:.0f} s"
+            ended = f"the drill took longer than {config.drill.timeout:.0f} s, at `{step}`"
     finally:
         timer.cancel()
         if child.stdin is not None:

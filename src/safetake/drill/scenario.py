@@ -44,14 +44,33 @@ def find_scenario(config: Config, name: str, sources: Sequence[str]) -> Scenario
     )
 
 
+def needed(config: Config, name: str, sources: Sequence[str]) -> list[str]:
+    """What a snapshot must have to be drilled with: the sources that are named, or that the
+    scenario names. Empty: whatever it has."""
+    scenario = config.drill.scenarios.get(name)
+    if sources or scenario is None:
+        return list(sources)
+    asked = (hold.source for hold in scenario.hold if hold.source is not None)
+    return list(dict.fromkeys([*(loss.source for loss in scenario.lose), *asked]))
+
+
 def check(
     scenario: ScenarioConfig, name: str, snapshot: SnapshotInfo, entries: Mapping[str, Any]
 ) -> None:
-    """Raise UsageError when the snapshot does not have what is lost, or asked afterwards."""
+    """Raise UsageError when what is lost, or asked afterwards, is not rehearsed."""
     asked = [hold.source for hold in scenario.hold if hold.source is not None]
     for source in (*(loss.source for loss in scenario.lose), *asked):
-        if source not in entries:
-            raise UsageError(f"scenario {name}: snapshot {snapshot.id[:8]} has no {source!r}")
+        if source in entries:
+            continue
+        if source in snapshot.sources:
+            raise UsageError(
+                f"scenario {name} needs {source!r}, which is not among the sources named",
+                hint="name it as well, or none: the scenario's are taken then",
+            )
+        raise UsageError(
+            f"scenario {name}: snapshot {snapshot.id[:8]} has no {source!r}",
+            hint="a drill starts from one snapshot: a backup of all that the scenario names",
+        )
     for loss in scenario.lose:
         if loss.collection is None:
             continue

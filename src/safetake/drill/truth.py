@@ -127,6 +127,14 @@ class Truth:
         )
         return {str(part): int(count) for part, count in rows}
 
+    def holders(self, source: str) -> dict[str, int]:
+        """Tables and collections of a store, each with 0: also those that hold nothing."""
+        rows = self._db.execute(
+            "SELECT name FROM item WHERE source = ? AND shape AND part IN ('table', 'collection')",
+            (source,),
+        )
+        return {str(name): 0 for (name,) in rows}
+
     def compare(self, other: Truth, source: str) -> Difference:
         """What `other` (now) has of a store, against this one (expected).
 

@@ -7,6 +7,7 @@ read: whatever would be written to it goes to a folder of the drill.
 from __future__ import annotations
 
 import random
+import re
 import socket
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 EPHEMERAL = range(32768, 61000)
 """Linux' default range of ports for those who do not care."""
+_PLACEHOLDER = re.compile(r"\{([\w.-]+(?::[\w.-]+)?)\}")
 OWN = range(20000, 30000)
 """Ports for a drill's own servers: below the ephemeral ones, and those of Kubernetes' nodes."""
 
@@ -73,17 +75,16 @@ class Twin:
 
 def fill(text: str, known: Mapping[str, str], where: str) -> str:
     """The text with each `{NAME}` that is known. Raises UsageError for another one."""
-    for name, value in known.items():
-        text = text.replace("{" + name + "}", value)
-    if "{" in text and "}" in text[text.index("{") :]:
-        start = text.index("{")
-        name = text[start : text.index("}", start) + 1]
-        if ":" in name or name[1:-1].replace("-", "").replace("_", "").isalnum():
+
+    def value(found: re.Match[str]) -> str:
+        if found[1] not in known:
             raise UsageError(
-                f"{where}: there is no {name}",
+                f"{where}: there is no {found[0]}",
                 hint="known are: " + ", ".join("{" + each + "}" for each in known),
             )
-    return text
+        return known[found[1]]
+
+    return _PLACEHOLDER.sub(value, text)
 
 
 def build(

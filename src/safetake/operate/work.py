@@ -122,12 +122,14 @@ def _copy(config: Config, name: str, job: JobConfig, run: Run, opened: Opener) -
 
 def _drill(config: Config, name: str, job: JobConfig, run: Run, opened: Opener) -> None:
     from safetake.drill.run import Wanted, drill
+    from safetake.drill.scenario import needed
     from safetake.operate.history import facts
     from safetake.password import read_password
     from safetake.snapshots import find_snapshot
 
     with opened() as repository:
-        snapshot = find_snapshot(repository, "latest", job.sources)
+        sources = needed(config, job.scenario, job.sources)
+        snapshot = find_snapshot(repository, "latest", sources)
         wanted = Wanted(job.scenario, job.sources)
         password = read_password(config.repository)
         facts.drill(run, drill(config, repository, snapshot, wanted, password))

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from operator import contains
 from typing import TYPE_CHECKING, Any
 
 from safetake.errors import ServiceError
@@ -29,6 +30,8 @@ MAX_KEPT = 1000
 
 Saw = Callable[[str, str], None]
 """(service, what it answered); called from any thread."""
+Contained = Callable[[str, str], bool]
+"""Whether the second text is in the first, an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,9 +139,9 @@ def gate(
     return Report(found)
 
 
-def ask(name: str, how: HealthConfig, runner: Runner | None = None) -> Observation:
-    """One question, now."""
-    ok, text = _ask(how, runner or Runner(name, hidden_names()), how.answer_timeout)
+def ask(name: str, how: HealthConfig, contained: Contained = contains) -> Observation:
+    """One question, now; `contained` judges whether the text is in the answer."""
+    ok, text = _ask(how, Runner(name, hidden_names()), how.answer_timeout, contained)
     return Observation(0.0, ok, text)
 
 
@@ -169,28 +172,30 @@ def _watch(
         ended.wait(min(how.interval, left))
 
 
-def _ask(how: HealthConfig, runner: Runner, timeout: float) -> tuple[bool, str]:
+def _ask(
+    how: HealthConfig, runner: Runner, timeout: float, contained: Contained = contains
+) -> tuple[bool, str]:
     if how.url is not None:
-        return _ask_url(how.url, how.contains, timeout)
+        return _ask_url(how.url, how.contains, timeout, contained)
     try:
         answer = runner.run(how.command, timeout, "its health command")
     except ServiceError as error:
         return False, str(error)
     if answer.code != 0:
         return False, answer.words
-    if how.contains not in answer.output:
+    if not contained(answer.output, how.contains):
         return False, f"without {how.contains!r}: {excerpt(answer.output, 200)}"
     return True, f"exit code 0 {excerpt(answer.output, 200)}".strip()
 
 
-def _ask_url(url: str, contains: str, timeout: float) -> tuple[bool, str]:
+def _ask_url(url: str, wanted: str, timeout: float, contained: Contained) -> tuple[bool, str]:
     import httpx
 
     deadline = time.monotonic() + timeout
     # no proxy and no password file of the environment: it is our own service that is asked
     with httpx.Client(trust_env=False, timeout=timeout, headers=HEADERS) as client:
         try:
-            return _follow(client, httpx.URL(url), contains, deadline)
+            return _follow(client, httpx.URL(url), wanted, deadline, contained)
         except TimeoutError:
             return False, f"no whole answer within {timeout:.1f} s"
         except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -198,7 +203,7 @@ def _ask_url(url: str, contains: str, timeout: float) -> tuple[bool, str]:
 
 
 def _follow(
-    client: httpx.Client, url: httpx.URL, contains: str, deadline: float
+    client: httpx.Client, url: httpx.URL, wanted: str, deadline: float, contained: Contained
 ) -> tuple[bool, str]:
     for _ in range(MAX_HOPS + 1):
         with client.stream("GET", url) as answer:
@@ -219,8 +224,8 @@ def _follow(
         said = f"{answer.status_code} {_beginning(text)}".strip()
         if not answer.is_success:
             return False, said
-        if contains not in text:
-            return False, f"without {contains!r}: {said}"
+        if not contained(text, wanted):
+            return False, f"without {wanted!r}: {said}"
         return True, said
     return False, f"redirects more than {MAX_HOPS} times"
 
