@@ -179,6 +179,19 @@ def test_doctor(workplace: Workplace) -> None:
     assert "FAIL" in workplace.run("doctor", code=1).stdout
 
 
+def test_doctor_names_a_state_folder_that_no_restore_could_use(workplace: Workplace) -> None:
+    config = workplace.folder / "safetake.toml"
+    config.write_text(config.read_text() + '[restore]\nstate = "safetake.password/state"\n')
+    (found,) = [
+        one for one in workplace.json("doctor", code=1)["findings"] if one["state"] == "problem"
+    ]
+    assert found["what"] == "state folder"
+    assert "safetake.password/state cannot be written" in found["text"]
+    refused = workplace.json("restore", "latest", "--in-place", "--yes", code=1)["error"]
+    assert "cannot make the folder" in refused["message"]
+    assert refused["hint"] == found["hint"]
+
+
 def test_doctor_without_a_configuration(empty: Workplace) -> None:
     found = empty.json("doctor", code=1)
     assert found["findings"][0]["what"] == "configuration"

@@ -84,6 +84,7 @@ def examine(settings: Settings) -> list[Finding]:
     found += space(config)
     for name in config.sources:
         found += source(config, name)
+    found += state(config)
     found += restores(config)
     found += services(config)
     return found + tools(config)
@@ -111,6 +112,25 @@ def password(config: Config) -> list[Finding]:
         return Finding("password", "ok", f"from {describe(config.repository)}")
 
     return _tried("password", look)
+
+
+def state(config: Config) -> list[Finding]:
+    """Restores, runbooks and the history need the state folder, or the place to make it."""
+    import os
+
+    from safetake.state import state_folder
+
+    def look() -> list[Finding]:
+        folder = there = state_folder(config.restore.state, create=False)
+        while not os.path.lexists(there) and there != there.parent:
+            there = there.parent
+        if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
+            return []
+        text = f"{folder} cannot be written ({there}): no restore in place, no runbook"
+        hint = "set `state` in the [restore] section to a folder that may be written"
+        return [Finding("state folder", "problem", text, hint)]
+
+    return _tried("state folder", look)
 
 
 def restores(config: Config) -> list[Finding]:
