@@ -77,6 +77,16 @@ def test_keys(
         take_back_keys(settings)
 
 
+def test_functions_are_no_keys_and_that_is_said(workplace: Workplace, server: TestServer) -> None:
+    client = server.client()
+    client.function_load("#!lua name=lib\nredis.register_function('f', function() return 1 end)")
+    workplace.run("backup", "queue")
+    client.flushall()
+    restore = ["restore", "latest", "queue", "--in-place", "--yes", "--keys"]
+    assert "functions" not in workplace.run(*restore, "a:*").stderr
+    assert "the functions of the snapshot are no keys" in workplace.run(*restore, "*").stderr
+
+
 def test_all_of_it_and_back(workplace: Workplace, server: TestServer) -> None:
     client = server.client()
     client.delete("b")

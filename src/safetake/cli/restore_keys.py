@@ -104,6 +104,11 @@ def restore_keys(
             run, "keys", source_name, 0 if report.complete else 3,
             seconds=round(seconds, 3), done=kept is not None, id="" if kept is None else kept.name,
         )  # fmt: skip
+    if facts.get("functions") and db is None and (not patterns or "*" in patterns):
+        output.note(
+            "the functions of the snapshot are no keys, and are not brought back: a restore of the"
+            " whole server does"
+        )
     return _print(settings, report, kept, begin, seconds)
 
 

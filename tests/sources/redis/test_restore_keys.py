@@ -133,6 +133,18 @@ def test_patterns_and_databases(one: Case) -> None:
     assert one.server.client(4).get("a:1") == b"4"
 
 
+def test_a_database_that_the_live_server_does_not_have_is_named(one: Case, tmp_path: Path) -> None:
+    one.client.set("a", 1)
+    one.server.client(12).set("b", 1)
+    one.capture()
+    with running(ONE, tmp_path / "small", "--databases", "4") as small:
+        one.server = small
+        with pytest.raises(RestoreError, match="database 12") as error:
+            one.run()
+        assert "databases 13" in error.value.hint
+        assert small.client().get("a") == b"1"
+
+
 def test_a_past_expiry_never_deletes_a_live_key(one: Case) -> None:
     one.client.set("key", "old", px=1200)
     one.client.set("soon", "old", px=4000)

@@ -156,6 +156,17 @@ def kill_everywhere(version: str, folder: Path, numbers: range) -> None:
     assert kills
 
 
+def test_the_room_that_is_needed_is_not_the_data_s_alone(tmp_path: Path) -> None:
+    with story(ONE, tmp_path) as one:
+        one.server.client().config_set("maxmemory-policy", "allkeys-lru")
+        restorer, work = open_plan(one.plan())
+        (room,) = [check for check in restorer.check_staged(work) if "maxmemory" in check.name]
+        info = one.server.client().info()
+        assert room.found > info["used_memory_startup"] + info["repl_backlog_size"]
+        one.server.client().config_set("maxmemory", room.found - 1)
+        assert not all(check.ok for check in restorer.check_staged(work))
+
+
 @pytest.mark.parametrize("version", VERSIONS)
 def test_durable_under_an_append_only_file(version: str, tmp_path: Path) -> None:
     with story(version, tmp_path, "--appendonly", "yes") as one:

@@ -129,13 +129,26 @@ class Keys:
         selected = -1
         for db, batch in self._batches(report, self._longest()):
             if db != selected:
-                self._connection.call("SELECT", db)
+                self._select(db)
                 selected = db
             self._one_batch(db, batch, report, undo)
         if undo is not None and undo.made:
             before = int(self._server.info.get("evicted_keys") or 0)
             report.evicted = int(self._info("stats").get("evicted_keys") or 0) - before
         return report
+
+    def _select(self, db: int) -> None:
+        try:
+            self._connection.call("SELECT", db)
+        except ServerRefusal as refusal:
+            if "out of range" not in str(refusal):
+                raise
+            raise RestoreError(
+                f"the snapshot has keys in database {db}, and {self._connection.address} has no"
+                " such database: those below it were looked at, and no more",
+                hint=f"set `databases {db + 1}` on the live server and restart it; or choose others"
+                " with --db",
+            ) from None
 
     def _info(self, section: str) -> dict[str, str]:
         return parse_info(self._connection.call("INFO", section))

@@ -170,6 +170,8 @@ class RedisRestorer:
                 Check("it loads in the live server's version", False, detail=str(error)),
             ]
         limit = int(server.info.get("maxmemory") or 0)
+        for other in ("used_memory_startup", "repl_backlog_size"):  # what the data is not
+            need += int(server.info.get(other) or 0)
         name = "it fits into the live server's maxmemory"
         return [*checks, Check(name, not limit or need < limit, limit or "no limit", need)]
 
