@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from safetake.config import ChromaConfig
-from safetake.errors import ConfigError, RefusedError
+from safetake.errors import ConfigError, RefusedError, UsageError
 from safetake.model import CaptureContext
 from safetake.sources.chroma import records, takeback, undo
+from safetake.sources.chroma.losses import losses
 from safetake.sources.chroma.record import Record
 from safetake.sources.chroma.records import RecordsReport
 from safetake.sources.chroma.rest import RestSession, Server
@@ -221,3 +222,31 @@ def test_what_makes_the_embeddings_comes_back_with_the_collection(
     for key in ("metadata", "configuration_json", "schema", "dimension"):
         assert again[key] == before[key]
     place.here.drop(again)
+
+
+def test_one_name_in_several_tenants(place: Place, tmp_path: Path) -> None:
+    places = [("tenant-a", "base"), ("tenant-b", "base"), PLACE]
+    made = [place.here.create(*one, "many", {"metadata": {"of": one[0]}}) for one in places]
+    for one in made:
+        place.here.add(one, [record("one")])
+    taken = take(place.folder, tmp_path / "scratch")
+    place.here.add(made[0], [record("newer of a")])
+    place.here.add(made[1], [record("newer of b")])
+    node, facts = taken.captured.node, taken.captured.facts
+    lost = losses(place.folder, facts, taken.repository, node)
+    assert {loss.what: loss.examples for loss in lost} == {
+        "vectors of tenant-a/base/many": ["newer of a"],
+        "vectors of tenant-b/base/many": ["newer of b"],
+    }
+    for one in made:
+        place.here.drop(one)
+    for name in ("many", "base/many"):
+        with pytest.raises(UsageError) as error:
+            place.restore(taken, tmp_path / "1.jsonl", name)
+        assert "tenant-a/base/many, tenant-b/base/many" in error.value.hint
+    assert place.restore(taken, tmp_path / "1.jsonl", "tenant-b/base/many").added == 1
+    assert place.here.find("tenant-a", "base", "many") is None
+    found = place.here.find("tenant-b", "base", "many")
+    assert found is not None
+    assert found["metadata"] == {"of": "tenant-b"}
+    place.here.drop(found)

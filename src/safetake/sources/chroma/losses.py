@@ -93,11 +93,15 @@ def _count(loss: Loss, now: Positions, then: Positions) -> None:
 
 
 def _by_name(found: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The collections by name, with the database in front where there is more than one.
+    """The collections by name, with tenant and database in front where there is more than one.
 
     Each has its id as `id`.
     """
-    databases = {entry["id"]: entry["name"] for entry in found["databases"]}
+    tenants = {entry["tenant"] for entry in found["databases"]}
+    databases = {
+        entry["id"]: entry["name"] if len(tenants) < 2 else f"{entry['tenant']}/{entry['name']}"
+        for entry in found["databases"]
+    }
     several = len(databases) > 1
     return {
         f"{databases.get(known['database'])}/{known['name']}" if several else known["name"]: {

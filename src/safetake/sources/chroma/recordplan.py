@@ -185,13 +185,13 @@ def _store(entry: Any, reader: Reader, node: Node) -> Any:
 
 
 def _choose(store: Any, wanted: Sequence[str]) -> list[SnapshotCollection]:
-    """By name, or `DATABASE/NAME` where several databases have it."""
+    """By name, or `DATABASE/NAME` or `TENANT/DATABASE/NAME` where several have it."""
     there: list[SnapshotCollection] = list(store.collections())
     if not wanted:
         return there
     chosen = []
     for name in dict.fromkeys(wanted):
-        found = [one for one in there if name in (one.name, f"{one.database}/{one.name}")]
+        found = [one for one in there if name in _names_of(one)]
         if not found:
             raise UsageError(
                 f"there is no collection {name!r} in the snapshot"
@@ -199,10 +199,15 @@ def _choose(store: Any, wanted: Sequence[str]) -> list[SnapshotCollection]:
                 hint="`safetake show ID --json` lists what it has",
             )
         if len(found) > 1:
-            several = ", ".join(f"{one.database}/{one.name}" for one in found)
+            several = ", ".join(sorted(_names_of(one)[-1] for one in found))
             raise UsageError(f"{name!r} names several collections", hint=f"name one of {several}")
         chosen += found
     return chosen
+
+
+def _names_of(one: SnapshotCollection) -> tuple[str, str, str]:
+    inner = f"{one.database}/{one.name}"
+    return one.name, inner, f"{one.tenant}/{inner}"
 
 
 def _refuse_other_server(
