@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from pathlib import Path
 
@@ -62,9 +63,35 @@ def test_a_disk_without_a_byte_left_still_restores(tmp_path: Path) -> None:
         assert not files_in(repository / "tmp")
 
 
-def test_a_full_target_fails_cleanly(tmp_path: Path) -> None:
+def test_a_target_that_is_too_small_is_not_filled(tmp_path: Path) -> None:
+    """The disk may be that of the application."""
     make_world(tmp_path, tmp_path / "repository")
     (tmp_path / "scripts" / "big.bin").write_bytes(random.Random(1).randbytes(6 << 20))
+    os.link(tmp_path / "scripts" / "big.bin", tmp_path / "scripts" / "again.bin")
+    assert safetake(tmp_path, "backup").returncode == 0
+    with small_disk(tmp_path / "disk", 3) as disk:
+        refused = safetake(tmp_path, "restore", "latest", "--to", str(disk / "out"))
+        assert refused.returncode == 1
+        assert "MiB free, and the restore needs 6." in refused.stderr
+        assert "hint: nothing was written" in refused.stderr
+        assert list((disk / "out").iterdir()) == []
+    with small_disk(tmp_path / "larger", 8) as disk:  # two names of one file need its room once
+        words = ("restore", "latest", "--to", str(disk / "out"))
+        assert safetake(tmp_path, *words).returncode == 0
+        again = safetake(tmp_path, *words, "--overwrite")  # each name holds the old one
+        assert "free, and the restore needs 6." in again.stderr
+    (tmp_path / "scripts" / "again.bin").unlink()
+    assert safetake(tmp_path, "backup").returncode == 0
+    with small_disk(tmp_path / "third", 8) as disk:
+        for more in ((), ("--overwrite",)):  # what is there makes room
+            done = safetake(tmp_path, "restore", "latest", "--to", str(disk / "out"), *more)
+            assert done.returncode == 0, done.stderr
+
+
+def test_a_target_that_gets_full_fails_cleanly(tmp_path: Path) -> None:
+    make_world(tmp_path, tmp_path / "repository")
+    for number in range(2000):  # a page each, and a byte for whoever asks for their sizes
+        (tmp_path / "scripts" / f"{number}.txt").write_text("x")
     assert safetake(tmp_path, "backup").returncode == 0
     with small_disk(tmp_path / "disk", 3) as disk:
         failed = safetake(tmp_path, "restore", "latest", "--to", str(disk / "out"))

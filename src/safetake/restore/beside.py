@@ -8,7 +8,10 @@ The result is durable when it returns.
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +22,7 @@ from safetake.restore.durable import kept_durable
 from safetake.restore.plan import RestorePlan, plan_node
 from safetake.restore.write import TreeWriter
 from safetake.snapshots import META_FOLDER, SnapshotInfo, read_manifest, root_nodes
+from safetake.wording import size
 
 if TYPE_CHECKING:
     from safetake.model import Node
@@ -84,6 +88,7 @@ def restore_to(
         for name, node in chosen.items()
     }
     total = sum(plan.bytes for plan in plans.values())
+    _refuse_without_room(target, plans.values())
 
     with contextlib.ExitStack() as stack:
         wrote = stack.enter_context(kept_durable(target)) if durable else None
@@ -106,6 +111,29 @@ def restore_to(
     report.problems = writer.problems
     report.seconds = time.perf_counter() - started
     return report
+
+
+def _refuse_without_room(target: Path, plans: Collection[RestorePlan]) -> None:
+    """Raise RestoreError before anything is written: a full disk would stop who else uses it."""
+    free = shutil.disk_usage(target).free
+    files = {  # names of one file need its room once
+        (file.node.inode, file.node.device_id) if file.node.links > 1 else file.path: file
+        for plan in plans
+        for file in plan.files
+    }
+    need = sum(file.size for file in files.values())
+    if need <= free:
+        return
+    for file in files.values():  # what is replaced makes room for what takes its place
+        with contextlib.suppress(OSError):
+            there = os.lstat(target / file.path)
+            if file.node.links <= 1 and there.st_nlink == 1:
+                need -= there.st_blocks * 512
+    if need > free:
+        raise RestoreError(
+            f"{target} has {size(free)} free, and the restore needs {size(need)} there",
+            hint="nothing was written; free space there, name fewer sources, or another folder",
+        )
 
 
 def _summary(target: Path, name: str, plan: RestorePlan, seconds: float) -> dict[str, Any]:
