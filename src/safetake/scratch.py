@@ -44,6 +44,19 @@ def scratch_folder(inside: Path | None = None) -> Iterator[Path]:
         shutil.rmtree(made, ignore_errors=True)
 
 
+def of_others(place: Path) -> Iterator[Path]:
+    """Folders in `place` that processes of other hosts made as this user: whether those still live
+    is for the caller to know. Raises OSError."""
+    host = f"{zlib.crc32(socket.gethostname().encode()):08x}"
+    for entry in os.scandir(place):
+        match = _NAME.fullmatch(entry.name)
+        if match is None or match["host"] == host:
+            continue
+        with contextlib.suppress(OSError):
+            if entry.is_dir(follow_symlinks=False) and entry.stat().st_uid == os.geteuid():
+                yield Path(entry.path)
+
+
 def _sweep(place: Path, host: str) -> None:
     """Remove what dead processes of this user on this host left."""
     for entry in os.scandir(place):

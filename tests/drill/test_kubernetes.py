@@ -22,7 +22,7 @@ import yaml
 from kubernetes_validate import validate
 
 from safetake import configfile
-from safetake.drill import scratchredis
+from safetake.drill import podstatus, scratchredis
 from safetake.drill.isolation import network_policy, open_ways, pod_labels
 from safetake.drill.kubernetes import LOCK, prepared
 from safetake.drill.twin import EPHEMERAL, Twin, allowed_ports
@@ -104,7 +104,7 @@ def template(port: int, program: str = SERVICE) -> dict[str, Any]:
                 "lifecycle": {"postStart": {"exec": {"command": ["sign-on"]}}},
                 "livenessProbe": {"httpGet": {"path": "/", "port": port}},
                 "ports": [{"containerPort": port, "hostPort": port}],
-                "resources": {"limits": {"memory": "512Mi"}},
+                "resources": {"limits": {"memory": "512Mi"}, "claims": [{"name": "gpu"}]},
                 "securityContext": {"privileged": True, "readOnlyRootFilesystem": True},
                 "volumeMounts": [
                     {"name": "data", "mountPath": "/data"},
@@ -315,7 +315,7 @@ def test_redis_of_the_drill_is_reached_with_a_password_of_its_own(
         assert len(password) == 48
         assert password not in json.dumps(document)
         # what is newer than the snapshot stays: a row, and a key
-        text = text.replace("rows: 100 keys :1", "rows: 10")
+        text = text.replace("rows: 100 keys :1", "rows: ")
         (workplace.folder / "safetake.toml").write_text(text)
         document = workplace.json("drill", "partial-loss", "queue", "projects")
         assert document["verdict"] == "passed"
@@ -424,6 +424,57 @@ def asked(pods: Any, verb: str, service: str = "web") -> dict[str, str]:
     line = json.dumps({"verb": verb, "service": service, "contains": "rows: 100"})
     answer: dict[str, str] = json.loads(pods.answer(line))
     return answer
+
+
+def test_copies_that_a_killed_drill_of_another_pod_left_are_removed(
+    inside: Workplace, cluster: DrillCluster
+) -> None:
+    """Each run has a host name of its own, so its process can not be looked for."""
+    scratch = cluster.volume / "drills"
+    copies = scratch / "safetake-00000000-7-0123abcd-x"
+    (copies / "overlay").mkdir(parents=True)
+    (copies / "password").write_text("of the repository")
+    others = [scratch / "safetake-00000000-8-0123abcd-x", scratch / "mine"]
+    for folder in others:  # of another command, and of a person
+        folder.mkdir()
+    with looked_at(inside):
+        assert not copies.exists()
+        assert all(folder.is_dir() for folder in others)
+
+
+def test_an_address_is_known_of_a_service_that_nobody_asks(
+    inside: Workplace, cluster: DrillCluster
+) -> None:
+    with looked_at(inside) as pods:
+        seen(inside, pods)
+        pods._ground.hosts["web"] = "somewhere"
+        assert asked(pods, "start") == {"said": ""}
+        assert pods._ground.hosts == {"web": "127.0.0.1"}
+
+
+def test_who_ended_a_pod() -> None:
+    """What the cluster ends says nothing of the service."""
+    states = {"containerStatuses": [{"state": {"terminated": {"exitCode": 137}}}]}
+    assert podstatus.ran({"status": states})
+    assert not podstatus.ran({"status": {**states, "reason": "Evicted"}})
+    assert not podstatus.ran({"status": {}})
+
+
+def test_the_volume_that_is_at_the_scratch_folder() -> None:
+    def placed(*mounts: dict[str, Any]) -> str:
+        volumes = [{"name": "v", "persistentVolumeClaim": {"claimName": CLAIM}}, {"name": "e"}]
+        containers = [{"volumeMounts": [{"name": "v", "mountPath": "/scratch"}, *mounts]}]
+        pod = {"spec": {"volumes": volumes, "containers": containers}}
+        return podstatus.place(pod, CLAIM, Path("/scratch/drills"))
+
+    assert placed() == "drills"
+    assert placed({"name": "v", "mountPath": "/scratch/drills", "subPath": "b"}) == "b"
+    for mount in (
+        {"name": "e", "mountPath": "/scratch/drills"},
+        {"name": "v", "mountPath": "/scratch/drills", "subPathExpr": "$(POD)"},
+    ):
+        with pytest.raises(RefusedError, match="does not have the claim"):
+            placed(mount)
 
 
 @pytest.mark.parametrize(

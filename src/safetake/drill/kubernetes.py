@@ -13,6 +13,7 @@ import fcntl
 import json
 import re
 import secrets
+import shutil
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,8 +21,9 @@ from typing import TYPE_CHECKING
 from safetake.drill import health, podstatus, podtemplate, scratchredis
 from safetake.drill.isolation import pod_labels
 from safetake.drill.podground import Ground, bracketed, chosen
-from safetake.drill.twin import Twin
+from safetake.drill.twin import OVERLAY, Twin
 from safetake.errors import RefusedError, SafetakeError, ServiceError
+from safetake.scratch import of_others
 from safetake.services import rollout
 from safetake.services.api import Document, Missing, Unreachable
 from safetake.services.base import wait_until
@@ -106,8 +108,13 @@ class Pods:
 
     def start(self, name: str) -> None:
         """Make the pod, and wait until it is ready."""
+
+        def unready(now: Document) -> str:
+            self._located(name, now)
+            return podstatus.unready(now)
+
         self._make(name)
-        self._until(name, podstatus.unready, "ready")
+        self._until(name, unready, "ready")
 
     def until_well(self, name: str, contains: str) -> None:
         """Ask its URL until it answers well."""
@@ -191,11 +198,15 @@ class Pods:
         self.notes.append(f"{name} ran as the pod {pod}, image {image}")
 
     def _asked(self, name: str, now: Document, contains: str) -> str:
-        self._ground.hosts[name] = str((now.get("status") or {}).get("podIP") or "")
-        if not self._ground.hosts[name]:
+        if not self._located(name, now):
             return "it has no address yet"
         saw = ask(name, self._ground.health(name, contains), health.holds)
         return "" if saw.ok else saw.text or "no answer"
+
+    def _located(self, name: str, now: Document) -> str:
+        """Its address, for those that are told it; empty while it has none."""
+        found = self._ground.hosts[name] = str((now.get("status") or {}).get("podIP") or "")
+        return found
 
     def _remove(self, pod: str, grace: float) -> None:
         def gone() -> bool:
@@ -219,19 +230,30 @@ class Pods:
 
 @contextlib.contextmanager
 def prepared(config: Config, kinds: Collection[str], unconfined: bool) -> Iterator[Pods | None]:
-    """Everything that pods need, looked at; None where no service is one. Raises SafetakeError."""
-    if not chosen(config, kinds):
+    """Everything that pods need, looked at; None where no service is one. Raises SafetakeError.
+
+    Copies that a killed drill left on the volume are removed.
+    """
+    scratch = config.drill.scratch
+    if config.drill.kubernetes is None or scratch is None:
         yield None
         return
-    assert config.drill.scratch is not None
-    with _alone(config.drill.scratch), contextlib.closing(Ground(config, kinds)) as ground:
-        ground.look(unconfined)
-        pods = Pods(ground)
-        pods.sweep()
+    with contextlib.ExitStack() as held:
+        held.enter_context(_alone(scratch))
+        pods = None
+        if chosen(config, kinds):
+            ground = held.enter_context(contextlib.closing(Ground(config, kinds)))
+            ground.look(unconfined)
+            pods = Pods(ground)
+            pods.sweep()
+        for folder in list(of_others(scratch)):  # each pod has a host name of its own
+            if (folder / OVERLAY).is_dir():  # a drill's, and no other one runs here
+                shutil.rmtree(folder, ignore_errors=True)
         try:
             yield pods
         finally:
-            pods.end()
+            if pods is not None:
+                pods.end()
 
 
 @contextlib.contextmanager

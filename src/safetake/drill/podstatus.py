@@ -24,11 +24,17 @@ def place(pod: Document, claim: str, scratch: Path) -> str:
         if (volume.get("persistentVolumeClaim") or {}).get("claimName") == claim
     }
     for container in pod["spec"]["containers"]:
-        for mount in container.get("volumeMounts") or []:
-            if mount["name"] in volumes and scratch.is_relative_to(mount["mountPath"]):
-                inside = str(scratch.relative_to(mount["mountPath"]))
-                parts = (mount.get("subPath") or "", "" if inside == "." else inside)
-                return "/".join(filter(None, parts))
+        above = [
+            mount
+            for mount in container.get("volumeMounts") or []
+            if scratch.is_relative_to(mount["mountPath"])
+        ]
+        # the deepest one is what is there; what an expression stands for is not in the document
+        mount = max(above, key=lambda one: len(Path(one["mountPath"]).parts), default=None)
+        if mount and mount["name"] in volumes and not mount.get("subPathExpr"):
+            inside = str(scratch.relative_to(mount["mountPath"]))
+            parts = (mount.get("subPath") or "", "" if inside == "." else inside)
+            return "/".join(filter(None, parts))
     raise RefusedError(
         f"this pod does not have the claim {claim} at {scratch}: services would start on nothing",
         hint="mount it there ([kubernetes.volumes.NAME]), or set [drill] scratch to where it is",
@@ -45,7 +51,10 @@ def unready(pod: Document) -> str:
 
 
 def ran(pod: Document) -> bool:
-    """Whether its container runs, or has ended: not one that was never started, or was evicted."""
+    """Whether its container runs, or has ended by itself: not one that was never started, and not
+    one that the cluster has ended (evicted, its deadline, the end of its node)."""
+    if (pod.get("status") or {}).get("reason"):
+        return False
     states = [
         container.get("state") or {}
         for container in (pod.get("status") or {}).get("containerStatuses") or []

@@ -16,10 +16,12 @@ from safetake.errors import UsageError
 Document = Mapping[str, Any]
 Piece = dict[str, Any]
 
-KEPT = ("name", "image", "imagePullPolicy", "command", "args", "workingDir", "resources",
-        "readinessProbe", "startupProbe")  # fmt: skip
+KEPT = ("name", "image", "imagePullPolicy", "command", "args", "workingDir", "readinessProbe",
+        "startupProbe")  # fmt: skip
 """Of the container. No lifecycle hooks: they may sign on with somebody."""
+KEPT_RESOURCES = ("requests", "limits")
 KEPT_SECURITY = ("readOnlyRootFilesystem", "seccompProfile", "appArmorProfile")
+KEPT_PORT = ("name", "containerPort", "protocol")
 KEPT_OF_POD = ("nodeSelector", "tolerations", "runtimeClassName", "terminationGracePeriodSeconds")
 VOLUME = "safetake-drill"
 GRACE = 30
@@ -88,7 +90,7 @@ def copied(
     names = {volume["name"] for volume in empty}
     mounts = [m for m in container.get("volumeMounts") or [] if m["name"] in names]
     of_pod: Document = template.get("securityContext") or {}
-    spec: Piece = {key: template[key] for key in KEPT_OF_POD if template.get(key) is not None}
+    spec = _chosen(template, KEPT_OF_POD)
     spec |= {
         "restartPolicy": "Never",  # a service that ends is not well
         "activeDeadlineSeconds": around.seconds,
@@ -102,9 +104,10 @@ def copied(
         },
         "containers": [
             {
-                **{key: container[key] for key in KEPT if container.get(key) is not None},
+                **_chosen(container, KEPT),
                 "env": [{"name": key, "value": value} for key, value in environment.items()],
-                "ports": _ports(container),
+                "resources": _chosen(container.get("resources") or {}, KEPT_RESOURCES),
+                "ports": [_chosen(port, KEPT_PORT) for port in container.get("ports") or []],
                 "securityContext": _security(container),
                 # the last lines of its log are in the status: no right to read logs is needed
                 "terminationMessagePolicy": "FallbackToLogsOnError",
@@ -134,18 +137,14 @@ def copied(
     }
 
 
-def _ports(container: Document) -> list[Piece]:
-    kept = ("name", "containerPort", "protocol")
-    return [
-        {key: port[key] for key in kept if port.get(key) is not None}
-        for port in container.get("ports") or []
-    ]
+def _chosen(given: Document, kept: Sequence[str]) -> Piece:
+    return {key: given[key] for key in kept if given.get(key) is not None}
 
 
 def _security(container: Document) -> Piece:
     given: Document = container.get("securityContext") or {}
     return {
-        **{key: given[key] for key in KEPT_SECURITY if given.get(key) is not None},
+        **_chosen(given, KEPT_SECURITY),
         "allowPrivilegeEscalation": False,
         "capabilities": {"drop": ["ALL"]},
     }

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 EPHEMERAL = range(32768, 61000)
 """Linux' default range of ports for those who do not care."""
+OVERLAY = "overlay"
+"""The folder of a drill's that takes what would be written to the repository."""
 _PLACEHOLDER = re.compile(r"\{([\w.-]+(?::[\w.-]+)?)\}")
 OWN = range(20000, 30000)
 """Ports for a drill's own servers: below the ephemeral ones, and those of Kubernetes' nodes."""
@@ -112,7 +114,7 @@ def build(
         if redis_password and sources[name] == "redis":
             written[name]["password_env"] = scratchredis.PASSWORD
     for inside in (twin.data, twin.processes, folder / "state", folder / "tmp", folder / "home",
-                   folder / "overlay"):  # fmt: skip
+                   folder / OVERLAY):  # fmt: skip
         inside.mkdir(mode=0o700)
     (folder / "password").touch(mode=0o600)
     (folder / "password").write_text(password, encoding="utf-8")
@@ -120,7 +122,7 @@ def build(
         "repository": {
             "location": config.repository.location,
             "password_file": str(folder / "password"),
-            "overlay": str(folder / "overlay"),
+            "overlay": str(folder / OVERLAY),
         },
         "restore": {"state": str(folder / "state")},
         "sources": written,
