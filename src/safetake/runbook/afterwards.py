@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from safetake.clock import now_ns, parse_go_time
 from safetake.errors import SafetakeError
 from safetake.runbook import calendar
-from safetake.runbook.recover import asked, take_back
+from safetake.runbook.recover import asked, still_there, take_back
 from safetake.runbook.walk import FAILED, Found, Walk, moment
 from safetake.state import write_durably
 from safetake.wording import duration
@@ -28,6 +28,8 @@ _HOUR = 10
 
 def application(walk: Walk) -> Found:
     """7: the health of the services says something; that it works, only a person can."""
+    if walk.journal.facts["sources"]:
+        still_there(walk)
     if walk.journal.facts.get("gated"):
         walk.say("gates_well")
     walk.say("try_application")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from safetake.clock import parse_go_time
 from safetake.errors import RefusedError, SafetakeError
 from safetake.runbook.before import refuse
-from safetake.runbook.walk import FAILED, UNKNOWN, Found, Walk, moment
+from safetake.runbook.walk import FAILED, UNKNOWN, AgainError, Found, Walk, moment
 from safetake.runbook.words import Words
 from safetake.wording import duration
 
@@ -50,6 +50,7 @@ def restore(walk: Walk) -> Found:
         outcome = _committed(walk, ran)
         if outcome is None:
             _again(walk)
+            outcome = _interrupted(walk)
     walk.journal.fact("restore", outcome)
     found.detail = walk.say(
         "restored", id=snapshot["short_id"], restore=outcome["restore"][:8],
@@ -75,7 +76,9 @@ def _committed(walk: Walk, ran: Ran) -> dict[str, Any] | None:
     else:
         walk.say("error", text=ran.document.get("reason", ""))
         walk.some([str(text) for text in ran.document.get("problems", [])])
-    walk.say("restore_failed")
+    # it was killed, or could not go back: nobody has looked what the live data is
+    left_open = any(not there.ended for there in _journals(walk))
+    walk.say("restore_left_open" if left_open else "restore_failed")
     return None
 
 
@@ -86,36 +89,55 @@ def _again(walk: Walk) -> None:
 
 
 def _interrupted(walk: Walk) -> dict[str, Any] | None:
-    """What became of a restore that an earlier process began: its outcome when it is committed."""
-    snapshot = walk.journal.facts["snapshot"]
-    for there in _journals(walk):
-        if not there.ended:
-            walk.say("open_restore", restore=there.id[:8], id=str(there.plan["snapshot"])[:8])
-            ours = there.plan["snapshot"] == snapshot["id"]
-            what = walk.choose(
-                "q_open_restore", ("resume", "rollback", "stop"), "resume" if ours else "rollback"
-            )
-            ran = walk.commands.run("restore", f"--{what}")
-            if what == "resume":
-                outcome = _committed(walk, ran)
-                if outcome is None:
-                    _again(walk)
-                elif ours:
-                    return outcome
-            elif ran.error:
-                walk.failure(ran)
-                raise walk.stopped()
-        elif (
-            there.ended == "committed"
-            and there.plan["snapshot"] == snapshot["id"]
-            and set(there.plan["sources"]) == set(walk.journal.facts["sources"])
-            and parse_go_time(there.plan["time"]) >= walk.journal.facts["step4_ns"]
-            and not there.plan.get("undo_of")
-            and there.id not in walk.journal.facts.get("undone", [])
-        ):
+    """What became of a restore that an earlier process began: its outcome when it is committed.
+
+    What was committed last is what the stores hold: a restore before another one says nothing.
+    """
+    while (there := _last(walk)) is not None:
+        ours = _ours(walk, there)
+        if there.ended:
+            if not ours or there.id in walk.journal.facts.get("undone", []):
+                return None
             walk.say("ended_meanwhile")
             return _outcome(there)
+        walk.say("open_restore", restore=there.id[:8], id=str(there.plan["snapshot"])[:8])
+        what = walk.choose(
+            "q_open_restore", ("resume", "rollback", "stop"), "resume" if ours else "rollback",
+            remember=False,
+        )  # fmt: skip
+        ran = walk.commands.run("restore", f"--{what}")
+        if what == "resume":
+            outcome = _committed(walk, ran)
+            if outcome is None:
+                _again(walk)
+            else:
+                return outcome if ours else None
+        elif ran.error:
+            walk.failure(ran)
+            raise walk.stopped()
     return None
+
+
+def _last(walk: Walk) -> Journal | None:
+    """The newest restore in place since this step was first begun that is open, or stands."""
+    for there in _journals(walk):
+        if not there.ended:
+            return there
+        began = parse_go_time(there.plan["time"])
+        if there.ended == "committed" and began >= walk.journal.facts["step4_ns"]:
+            return there
+    return None
+
+
+def _ours(walk: Walk, there: Journal) -> bool:
+    """Whether it restores what this runbook wants, and all of that."""
+    facts, plan = walk.journal.facts, there.plan
+    return (
+        plan["snapshot"] == facts["snapshot"]["id"]
+        and set(plan["sources"]) == set(facts["sources"])
+        and not plan.get("undo_of")
+        and not any(one["options"].get("paths") for one in plan["sources"].values())
+    )
 
 
 def _journals(walk: Walk) -> list[Journal]:
@@ -211,6 +233,7 @@ def integrity(walk: Walk) -> Found:
     names = walk.journal.facts["sources"]
     if not names:
         return Found(UNKNOWN, walk.say("integrity_bare"))
+    still_there(walk)
     while True:
         found = Found()
         ran = walk.commands.run("integrity", "--full", *names)
@@ -247,6 +270,18 @@ def integrity(walk: Walk) -> Found:
 
 def _words(finding: dict[str, Any]) -> str:
     return f"{finding['check']}: {finding['detail'] or 'no'}"
+
+
+def still_there(walk: Walk) -> None:
+    """Step 4 once more when its restore was taken back since, or a restore (such as that) is still
+    open: then the stores do not hold what step 4 said. Raises AgainError.
+    """
+    restored = walk.journal.facts["restore"]["restore"]
+    for there in _journals(walk):
+        if not there.ended or (
+            there.ended == "committed" and there.plan.get("undo_of") == restored
+        ):
+            raise AgainError((4, 5, 6, 7))
 
 
 def take_back(walk: Walk) -> None:

@@ -252,6 +252,12 @@ TABLE: dict[str, dict[str, str]] = {
         "en": "the restore did not succeed; what was there before is the live data",
         "ko": "복원이 실패했고 이전 데이터가 그대로 유지됩니다",
     },
+    "restore_left_open": {
+        "en": "the restore was cut off and is still open: the live data is neither known to be "
+        "what was there before nor the snapshot, until it is resumed or rolled back",
+        "ko": "복원이 중단된 채 열려 있습니다: 재개하거나 롤백할 때까지 운영 데이터가 "
+        "이전 상태인지 스냅샷인지 알 수 없습니다",
+    },
     "q_restore_failed": {
         "en": "Try again, choose another snapshot (older), or stop?",
         "ko": "다시 시도할까요, 이전 스냅샷을 고를까요, 중단할까요?",
