@@ -135,8 +135,8 @@ def test_the_undo_of_a_switch_is_a_switch(workplace: Workplace) -> None:
     told = f"app uses {new}, and source 'projects' is {folder / 'projects.db'}"
     hint = f'set `path = "{new}"` in [sources.projects]'
     for _ in range(2):  # the second one takes its configuration from the cache
-        said = workplace.run("backup", "projects")
-        assert f"warning: projects: not what its service uses: {told}; {hint}" in said.stderr
+        said = workplace.run("backup", "projects").stderr
+        assert f"warning: projects: not what its service uses: {told}; {hint}" in said
     assert (
         f"{told}: backups take a file that it does not use"
         in workplace.run("doctor", code=1).stdout

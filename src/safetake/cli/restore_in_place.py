@@ -242,7 +242,11 @@ def end(settings: Settings, *, resume: bool) -> int:
             run.repository = stack.enter_context(settings.open(config))
             return run.repository, find_snapshot(run.repository, snapshot)
 
-        outcome = go_on(config, opening, telling) if resume else roll_back(config, telling)
+        outcome = (
+            go_on(config, opening, telling)
+            if resume
+            else roll_back(config, telling, lambda: stack.enter_context(settings.open(config)))
+        )
         # the steps are not all of it: from the crash until now nothing was at work
         outcome.downtime = downtime(load(restores_folder(config) / outcome.id).timeline())
         facts.restored(run, outcome, action, _code(outcome))

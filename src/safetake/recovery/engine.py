@@ -13,25 +13,23 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from safetake.backup import BackupReport, snapshot_taken
 from safetake.errors import (
-    DamagedError,
     RefusedError,
     RestoreError,
     SafetakeError,
     ServiceError,
     SourceError,
 )
-from safetake.model import Check, Progress, Restorer, RestoreWork, Session, Source
-from safetake.recovery import workfolder
+from safetake.model import Progress, RestoreWork, Session
+from safetake.recovery import workfolder, written
 from safetake.recovery.journal import BACK, COMMIT, Journal
+from safetake.recovery.one import Once, One, OpenRepository, all_well
 from safetake.recovery.outcome import Outcome, RolledBackError
 from safetake.recovery.plan import whereabouts
-from safetake.recovery.raw import RawSource
 from safetake.restore.beside import restore_to
 from safetake.snapshots import SAFETY_TAG
 
@@ -39,22 +37,10 @@ if TYPE_CHECKING:
     from safetake.config import Config
     from safetake.repository import Repository
     from safetake.services.base import Service
-    from safetake.snapshots import SnapshotInfo
 
 Say = Callable[[str, str], None]
 """(step, what is happening): for people."""
-OpenRepository = Callable[[], "tuple[Repository, SnapshotInfo]"]
-
-
-@dataclass(slots=True)
-class One:
-    """One source of the restore."""
-
-    name: str
-    restorer: Restorer
-    work: RestoreWork
-    saved: str
-    """`capture`, `raw` or `nothing`: what the safety snapshot takes of it."""
+_PATIENCE_S = 10.0
 
 
 class Engine:
@@ -72,6 +58,10 @@ class Engine:
         self._progress = progress or (lambda what, done, total: None)
         self._warnings: list[str] = []
         self._problems: list[str] = []
+        self._told: list[str] = []
+        """Of each source, what became of that which was written to the restored data."""
+        self._stopped: set[str] = set()
+        """Services that this process has stopped: nobody else started them since."""
         self._ones: dict[str, One] = {}
         for name, told in journal.plan["sources"].items():
             source = config.sources.get(name)
@@ -126,21 +116,24 @@ class Engine:
         Raises RolledBackError when a step failed and all was put back. Any other error means that
         the way back failed, too: the journal stays open.
         """
+        once = Once(repository)
         if self._journal.decision == BACK:
-            return self.back(self._journal.reason)
+            return self.back(self._journal.reason, lambda: once()[0])
         if self._journal.decision != COMMIT:
             try:
-                self._until_decided(_Once(repository))
+                self._until_decided(once)
             except BaseException as error:  # noqa: BLE001 - an interrupt, too, must not stay half-way
-                self._failed(error)
+                self._failed(error, lambda: once()[0])
         self._end(COMMIT)
         return self._outcome()
 
-    def _failed(self, error: BaseException) -> NoReturn:
+    def _failed(
+        self, error: BaseException, opening: Callable[[], Repository] | None = None
+    ) -> NoReturn:
         text = str(error) or type(error).__name__
         self._say("failed", text)
         try:
-            self.back(text)
+            self.back(text, opening)
         except SafetakeError as second:
             raise RestoreError(
                 f"{text}\nand the way back failed: {second}",
@@ -148,13 +141,14 @@ class Engine:
             ) from error
         if not isinstance(error, SafetakeError):
             raise error
-        also = "".join(f"\nBut a service does not run again: {p}" for p in self._problems)
+        also = "".join(f"\n{text[:1].upper()}{text[1:]}" for text in self._told)
+        also += "".join(f"\nBut a service does not run again: {p}" for p in self._problems)
         raise RolledBackError(
             f"{text}\n{self._as_before()} (restore {self._journal.id}){also}",
             hint=error.hint,
         ) from error
 
-    def _until_decided(self, repository: _Once) -> None:
+    def _until_decided(self, repository: Once) -> None:
         for one in self._ones.values():
             self._stage(one, repository)
         for one in self._ones.values():
@@ -163,7 +157,7 @@ class Engine:
         for one in self._ones.values():
             if one.work.mode == "offline" and not self._journal.step(f"switch:{one.name}"):
                 with self._step(f"quiet:{one.name}", "nobody uses it", again=True):
-                    one.restorer.quiet(one.work)
+                    one.quiet(self._patience())
         with self._saved(repository):
             for one in self._ones.values():
                 if not self._journal.step(f"switch:{one.name}"):
@@ -173,8 +167,11 @@ class Engine:
             if self._journal.step(f"confirm:{one.name}"):
                 continue
             with self._step(f"confirm:{one.name}", "the live store is the restored one"):
-                _all_well(one.name, one.restorer.confirm(one.work))
+                all_well(one.name, one.restorer.confirm(one.work))
         self._switched()
+        if self._journal.plan["stop"] or self._journal.plan["gate"]:
+            for one in self._ones.values():
+                written.remember(one.restorer, one.work)
         self._set()
         self._start("start")
         self._health()
@@ -192,7 +189,7 @@ class Engine:
         yield facts
         self._journal.finish(name, seconds=round(time.perf_counter() - started, 3), **facts)
 
-    def _stage(self, one: One, repository: _Once) -> None:
+    def _stage(self, one: One, repository: Once) -> None:
         step = f"stage:{one.name}"
         if self._journal.step(step):
             return
@@ -221,12 +218,12 @@ class Engine:
         if self._journal.step(step):
             return
         with self._step(step, "the staged copy against the snapshot's facts"):
-            _all_well(one.name, one.restorer.check_staged(one.work))
+            all_well(one.name, one.restorer.check_staged(one.work))
 
     # ------------------------------------------------------------------------ the safety snapshot
 
     @contextlib.contextmanager
-    def _saved(self, repository: _Once) -> Iterator[None]:
+    def _saved(self, repository: Once) -> Iterator[None]:
         """What is there now is in the repository, and stays as it is, while the block switches."""
         missing = [one for one in self._ones.values() if self._to_save(one)]
         taken = [one for one in missing if one.saved != "nothing"]
@@ -250,10 +247,14 @@ class Engine:
         self._say("safety", "a snapshot of what is there now")
         self._journal.begin("safety")
         started = time.perf_counter()
+        saved = False
         try:
             with snapshot_taken(
                 opened,
-                [self._source(one) for one in taken],
+                [
+                    written.live_source(self._config, o.restorer, o.work, raw=o.saved == "raw")
+                    for o in taken
+                ],
                 barrier=self._config.barrier,
                 tags=[SAFETY_TAG, f"restore={self._journal.id}"],
                 progress=self._progress,
@@ -275,8 +276,11 @@ class Engine:
                 spent = time.perf_counter() - started
                 self._journal.finish("safety", seconds=round(spent, 3), snapshot=report.id)
                 self._safe(taken, report, opened)
+                saved = True
                 yield
         except SourceError as error:
+            if saved:  # the switch's own
+                raise
             raise SourceError(
                 f"what is there now could not be saved: {error}", hint=error.hint
             ) from error
@@ -293,22 +297,14 @@ class Engine:
             return False
         return not (begun and one.work.mode != "online")
 
-    def _source(self, one: One) -> Source:
-        from safetake.sources import build
-
-        config = self._config.sources[one.name]
-        if one.saved == "raw":
-            return RawSource(one.name, one.restorer.raw_files(), one.work.work)
-        if "may_be_empty" in type(config).model_fields:
-            config = config.model_copy(update={"may_be_empty": True})
-        return build(one.name, config)
-
     # ------------------------------------------------------------------------ services
 
     def _stop(self) -> None:
         for name in self._journal.plan["stop"]:
             step = f"stop:{name}"
             if self._journal.step(step):
+                if not all(self._journal.step(f"switch:{one}") for one in self._ones):
+                    self._stop_again(name)
                 continue
             service = self._services[name]
             begun = self._journal.begun.get(step)
@@ -319,6 +315,46 @@ class Engine:
             service.stop(state)
             spent = time.perf_counter() - started
             self._journal.finish(step, seconds=round(spent, 3), service=state)
+            self._stopped.add(name)
+
+    def _patience(self) -> float:
+        """A stop command may return before its process has ended; where no command says whether
+        that runs, those who use a store tell."""
+        told = (self._journal.begun[f"stop:{name}"]["service"] for name in self._stopped)
+        return _PATIENCE_S if any(state.get("running") is None for state in told) else 0.0
+
+    def _stop_again(self, name: str) -> None:
+        """After a crash: a service that was stopped may have been started since, by its machine's
+        boot or by somebody."""
+        if name in self._stopped:
+            return
+        service = self._services[name]
+        state = service.state()
+        step = f"again-stop:{name}"
+        if (runs := state.get("running")) is not False:
+            self._say(step, service.describe())
+            self._journal.begin(step)
+        try:
+            service.stop(state)
+        except ServiceError:
+            if runs is not None:  # else its command may have had nothing to stop
+                raise
+        if runs is not False:
+            self._journal.finish(step)
+        self._stopped.add(name)
+
+    def _stop_for_back(self) -> None:
+        for name in self._journal.plan["stop"]:
+            begun = self._journal.begun.get(f"stop:{name}")
+            if f"start:{name}" in self._journal.begun and not self._journal.step(
+                f"back-stop:{name}"
+            ):
+                assert begun is not None
+                with self._step(f"back-stop:{name}", self._services[name].describe()):
+                    self._services[name].stop(self._to_run(begun["service"]))
+                self._stopped.add(name)
+            elif begun is not None:
+                self._stop_again(name)
 
     def _start(self, word: str) -> None:
         """Start what was stopped, the last first."""
@@ -378,8 +414,24 @@ class Engine:
     def _switched(self) -> None:
         """Every store is the restored one; no service was started yet."""
 
-    def _kept(self, switched: Sequence[One]) -> Collection[str]:
-        """The sources that stay as they are on the way back."""
+    def _kept(
+        self, switched: Sequence[One], opening: Callable[[], Repository] | None
+    ) -> Collection[str]:
+        """The sources that stay as they are on the way back. What was written to the others goes
+        into a snapshot."""
+        for one in switched:
+            step = f"keep:{one.name}"
+            if not self._journal.step(step):
+                begun = f"back:{one.name}" in self._journal.begun
+                if begun or not written.since(self._journal, one.restorer, one.work):
+                    continue
+                with self._step(step, "what was written to it meanwhile", again=True) as facts:
+                    facts |= written.keep(
+                        self._config, one.restorer, one.work, opening, self._progress
+                    )
+            kept = self._journal.done[step]
+            self._told.append(written.told(one.name, one.restorer.type, kept))
+        self._warnings += self._told
         return ()
 
     def _as_before(self) -> str:
@@ -393,9 +445,13 @@ class Engine:
 
     # ------------------------------------------------------------------------ back, and the end
 
-    def back(self, reason: str = "asked for") -> Outcome:
+    def back(
+        self, reason: str = "asked for", opening: Callable[[], Repository] | None = None
+    ) -> Outcome:
         """Put everything back, whatever was done. Raises RestoreError when the restore is committed
         already, and what stands in the way otherwise (the journal then stays open).
+
+        The repository is only opened when somebody wrote to what was restored: that is kept there.
         """
         journal = self._journal
         if journal.decision == COMMIT:
@@ -408,13 +464,9 @@ class Engine:
         for one in self._ones.values():
             one.restorer.let_go(one.work)
         switched = [o for o in self._ones.values() if f"switch:{o.name}" in journal.begun]
-        if switched or any(step.startswith("set:") for step in journal.begun):
-            for name in journal.plan["stop"]:
-                step = f"back-stop:{name}"
-                if f"start:{name}" in journal.begun and not journal.step(step):
-                    with self._step(step, self._services[name].describe()):
-                        state = self._to_run(journal.begun[f"stop:{name}"]["service"])
-                        self._services[name].stop(state)
+        started = any(step.startswith("back-start:") for step in journal.begun)
+        if not started and (switched or any(step.startswith("set:") for step in journal.begun)):
+            self._stop_for_back()
         for service, source in reversed(journal.plan["switch"]):
             begun, step = journal.begun.get(f"set:{service}:{source}"), f"unset:{service}:{source}"
             if begun is not None and not journal.step(step):
@@ -422,7 +474,7 @@ class Engine:
                     self._services[service].switch(source, begun["old"])
                     if service not in journal.plan["stop"]:
                         self._services[service].restart()
-        kept = self._kept(switched)
+        kept = self._kept(switched, opening)
         for one in reversed(switched):
             if one.name not in kept and not journal.step(f"back:{one.name}"):
                 with self._step(f"back:{one.name}", "the data from before"):
@@ -469,38 +521,15 @@ class Engine:
             downtime=sum(spent for _, spent in steps[down[0] :]) if down else 0.0,
             steps=steps,
             reason=journal.reason,
+            written={
+                step.partition(":")[2]: str(facts["snapshot"])
+                for step, facts in journal.done.items()
+                if step.startswith("keep:") and "snapshot" in facts
+            },
             warnings=self._warnings,
             problems=self._problems,
             sources=list(self._ones),
         )
-
-
-class _Once:
-    """Opens the repository at the first need."""
-
-    def __init__(self, opening: OpenRepository) -> None:
-        self._opening = opening
-        self._opened: tuple[Repository, SnapshotInfo] | None = None
-
-    def __call__(self) -> tuple[Repository, SnapshotInfo]:
-        if self._opened is None:
-            self._opened = self._opening()
-        return self._opened
-
-
-def _all_well(name: str, checks: list[Check]) -> None:
-    wrong = [check for check in checks if not check.ok]
-    if wrong:
-        first = asdict(wrong[0])
-        raise DamagedError(
-            f"{name}: {first['name']}: expected {str(first['expected'])[:200]}, "
-            f"found {str(first['found'])[:200]}"
-            + (f" ({first['detail']})" if first["detail"] else "")
-            + (f", and {len(wrong) - 1} more" if len(wrong) > 1 else ""),
-            hint="prove the snapshot (`safetake verify ID --level open`) or take another one",
-        )
-    if not checks:
-        raise DamagedError(f"{name}: no question was asked of it")
 
 
 def _also(hint: str) -> str:

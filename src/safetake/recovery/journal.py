@@ -221,6 +221,13 @@ def create(restores: Path, name: str, plan: dict[str, Any]) -> Journal:
         ) from error
     journal = Journal(folder, plan)
     journal.begin("restore")
+    try:
+        sync_folder(folder)  # the name of the journal itself
+    except OSError as error:
+        raise RestoreError(
+            f"the journal {folder} cannot be written: {error.strerror}",
+            hint="nothing was changed; mend that, then `safetake restore --rollback`",
+        ) from error
     return journal
 
 
@@ -234,8 +241,9 @@ def load(folder: Path) -> Journal:
     except (OSError, ValueError) as error:
         raise RestoreError(
             f"the journal {folder} cannot be read: {error}",
-            hint="the safety snapshot is in the repository (`safetake snapshots`), and data that "
-            "was replaced lies in `.safetake-restore-…` beside the live store",
+            hint="when `.safetake-restore-…` lies beside a live store, this restore may not have "
+            "ended: what was replaced is in it, and the safety snapshot in the repository; when "
+            "none does, move that folder away",
         ) from error
     journal = Journal(folder, plan, torn_at=length if length < len(data) else None)
     for record in records:

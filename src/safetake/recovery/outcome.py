@@ -27,6 +27,8 @@ class Outcome:
     """Seconds from the first service's stop to the end of the health gate; 0: none was stopped."""
     steps: list[tuple[str, float]] = field(default_factory=list)
     reason: str = ""
+    written: dict[str, str] = field(default_factory=dict)
+    """By source, after a way back: the snapshot of what was written to the restored data."""
     warnings: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     """Services that did not start again on the data from before."""
@@ -44,6 +46,7 @@ class Outcome:
             "downtime_seconds": round(self.downtime, 3),
             "steps": [{"step": name, "seconds": round(spent, 3)} for name, spent in self.steps],
             "reason": self.reason,
+            "written": self.written,
             "warnings": self.warnings,
             "problems": self.problems,
         }

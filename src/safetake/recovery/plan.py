@@ -243,8 +243,16 @@ def _services(
                     f"no service has a setting that names the place of {name!r}",
                     hint=f"add a [services.NAME.switch.{name}] section, or leave --beside out",
                 )
+            for service in found:
+                if not services[service].can_stop:
+                    raise RefusedError(
+                        f"{service} would go on with the old file: nothing says how it is stopped "
+                        "and started, and its processes read the setting at their start",
+                        hint=f"add `stop` and `start` to [services.{service}]; or restore with "
+                        "--to, and set it by hand",
+                    )
             switch += [(service, name) for service in found]
-            stop.update(dict.fromkeys(s for s in found if services[s].can_stop))
+            stop.update(dict.fromkeys(found))
     order = [name for name in config.services if name in stop]
     return order, switch, [name for name in config.services if name in gate and wishes.gate]
 

@@ -19,7 +19,9 @@ from safetake.clock import now_ns
 from safetake.columns import LAYOUT_NAME, PARTS_SUFFIX, join
 from safetake.errors import DamagedError, RefusedError, RestoreError, SafetakeError, SourceError
 from safetake.model import Captured
-from safetake.recovery.engine import Engine, One
+from safetake.recovery import written
+from safetake.recovery.engine import Engine
+from safetake.recovery.one import One, OpenRepository
 from safetake.recovery.outcome import Outcome
 from safetake.restore.beside import restore_to
 from safetake.scratch import scratch_folder
@@ -27,7 +29,6 @@ from safetake.snapshots import find_snapshot
 
 if TYPE_CHECKING:
     from safetake.backup import BackupReport
-    from safetake.recovery.engine import OpenRepository
     from safetake.repository import Repository
     from safetake.snapshots import SnapshotInfo
 
@@ -99,7 +100,9 @@ class RehearsedEngine(Engine):
                     )
                 facts["bytes"] = one.work.entry.get("bytes", 0)
 
-    def _kept(self, switched: Sequence[One]) -> Collection[str]:
+    def _kept(
+        self, switched: Sequence[One], opening: Callable[[], Repository] | None
+    ) -> Collection[str]:
         journal = self._journal
         if journal.step("written"):
             return list(journal.done["written"]["kept"])
@@ -131,7 +134,11 @@ class RehearsedEngine(Engine):
     def _may_be_written(self, name: str) -> bool:
         from safetake.services import users
 
-        started = (f"start:{s}" in self._journal.begun for s in users(self._config, name))
+        started = (
+            f"{word}:{s}" in self._journal.begun
+            for s in users(self._config, name)
+            for word in ("start", "again-stop")
+        )
         return name in self._journal.plan["drill"]["unstopped"] or any(started)
 
     def _written(self, one: One) -> bool:
@@ -149,7 +156,13 @@ class RehearsedEngine(Engine):
 
         with scratch_folder(self._config.drill.scratch) as folder:
             try:
-                captured, _ = hotcopy.take(self._source(one), folder, folder / "now")
+                captured, _ = hotcopy.take(
+                    written.live_source(
+                        self._config, one.restorer, one.work, raw=one.saved == "raw"
+                    ),
+                    folder,
+                    folder / "now",
+                )
             except OSError as error:
                 raise RestoreError(
                     f"{one.name} can not be compared: {error.filename or folder}: {error.strerror}",

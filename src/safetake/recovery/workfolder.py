@@ -70,8 +70,9 @@ def free(work: Path) -> None:
             f"{work} is left of a restore that was begun and not ended, and its journal {said} is "
             "gone",
             hint="bring the journal back; or look whether the live store is whole (what was "
-            f"replaced lies in {work.name}/old, and the newest safety snapshot holds what was "
-            "there before), move that folder away, and restore again",
+            f"replaced lies in {work.name}/old, and the newest safety snapshot that is not tagged "
+            "`written-since` holds what was there before), move that folder away, and restore "
+            "again",
         )
     raise RefusedError(
         f"{work} is there: a restore of this store was begun and not ended",
