@@ -16,6 +16,7 @@ from safetake.model import CaptureContext, Node
 from safetake.sources.sqlite import SqliteSource
 from safetake.sources.sqlite.rows.apply import Result
 from safetake.sources.sqlite.rows.job import Place, Report, Wish, look_and_apply, read_undo, undo
+from safetake.sources.sqlite.rows.listing import Most
 from safetake.sources.sqlite.rows.select import Selection
 from tests.support.memory_writer import MemoryRepository
 
@@ -91,6 +92,7 @@ class Ground:
         until: float | None = None,
         time_column: str = "",
         show: tuple[str, ...] = (),
+        most: Most | None = None,
         **wish: Any,
     ) -> Report:
         """Compare, and do what is wished."""
@@ -98,7 +100,12 @@ class Ground:
         known = self.facts["rows"] if facts else {}
         return look_and_apply(
             Place(self.path, 2.0, self.repository, self.node, known),
-            Wish(Selection(tables, where, since, until, time_column), frozenset(show), **wish),
+            Wish(
+                Selection(tables, where, since, until, time_column),
+                frozenset(show),
+                most or Most(),
+                **wish,
+            ),
             lambda: self.state,
             {"snapshot": "s", "source": "live", "time": "now"},
             confirm,

@@ -113,7 +113,9 @@ def command(
 
     import time
 
+    from safetake.cli import rows_output
     from safetake.sources.sqlite.rows.job import SHOWS, Wish
+    from safetake.sources.sqlite.rows.listing import Most
     from safetake.sources.sqlite.rows.select import Selection, parse_time
 
     now = time.time()
@@ -127,7 +129,7 @@ def command(
             time_column,
         ),
         frozenset(name for name, wanted in asked.items() if wanted),
-        limit,
+        Most(limit, 0 if settings.json else rows_output.FETCHED),
         apply,
         changed,
         recycled,

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 CELL = 60
 """Characters of a value in a table for people."""
+FETCHED = 4 * CELL
+"""Bytes of it that are fetched: a character has at most four."""
 
 
 def as_document(report: Report) -> dict[str, Any]:

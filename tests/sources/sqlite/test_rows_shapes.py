@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from safetake.sources.sqlite import marker
+from safetake.sources.sqlite.rows.listing import Most
 from tests.support.repositories import memory_folder
 from tests.support.rows import Ground
 
@@ -183,3 +184,41 @@ def test_what_is_taken_for_a_part_of_an_unknown_module_is_told(ground: Ground) -
         "by their names: vectors_config, vectors_content, vectors_data, vectors_docsize,"
         " vectors_idx, vectors_seen"
     )
+
+
+@pytest.mark.parametrize("sql", ["docs\nUSING fts5(words)", "docs using\tfts5 (words)"])
+def test_no_table_is_overlooked_for_its_name(ground: Ground, sql: str) -> None:
+    ground.sql(
+        f"CREATE VIRTUAL TABLE {sql}",
+        "CREATE TABLE docs_archive (id INTEGER PRIMARY KEY)",
+        "INSERT INTO docs_archive VALUES (1)",
+    )
+    ground.capture()
+    ground.sql("DELETE FROM docs_archive")
+    ground.rows(apply=True)
+    assert ground.sql("SELECT count(*) FROM docs_archive") == [(1,)]
+
+
+def test_names_differ_in_case_as_sqlite_has_it(ground: Ground) -> None:
+    ground.sql(
+        'CREATE TABLE "Ä" (id INTEGER PRIMARY KEY, "É", "é")',
+        'CREATE TABLE "ä" (id INTEGER PRIMARY KEY, "é", "É")',
+        "INSERT INTO \"Ä\" VALUES (1, 'big', 'small')",
+        "INSERT INTO \"ä\" VALUES (2, 'small', 'big')",
+    )
+    ground.capture()
+    before = ground.table('"Ä"'), ground.table('"ä"')
+    ground.sql('DELETE FROM "Ä"', 'DELETE FROM "ä"')
+    ground.rows(apply=True)
+    assert (ground.table('"Ä"'), ground.table('"ä"')) == before
+
+
+def test_large_values_are_listed_by_their_beginning(ground: Ground) -> None:
+    ground.sql("CREATE TABLE t (id INTEGER PRIMARY KEY, text TEXT, data BLOB)")
+    ground.many("INSERT INTO t VALUES (?, ?, ?)", [(n, "가" * 999, b"x" * 999) for n in (1, 2)])
+    ground.capture()
+    ground.sql("DELETE FROM t WHERE id = 1", "UPDATE t SET text = text || '!' WHERE id = 2")
+    found = ground.rows(show=("missing", "changed"), most=Most(bytes=30)).rows["t"]
+    assert found["missing"] == [[1, "가" * 10, b"x" * 30]]
+    assert [row["columns"] for row in found["changed"]] == [{"text": ["가" * 10, "가" * 10]}]
+    assert ground.rows(show=("missing",)).rows["t"]["missing"] == [[1, "가" * 999, b"x" * 999]]

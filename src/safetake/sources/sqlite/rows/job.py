@@ -20,7 +20,7 @@ from safetake.sources.sqlite.rows.diff import Conditions, Counts, compare, creat
 from safetake.sources.sqlite.rows.keys import add_parents, foreign_keys
 from safetake.sources.sqlite.rows.plan import TablePlan, plan_tables
 from safetake.sources.sqlite.rows.prepare import Schema, note_references, prepare
-from safetake.sources.sqlite.rows.schema import read_table, table_kinds
+from safetake.sources.sqlite.rows.schema import folded, read_table, table_kinds
 from safetake.sources.sqlite.rows.select import Selection
 from safetake.sources.sqlite.rows.sql import number, run
 from safetake.sources.sqlite.rows.triggers import virtual_names
@@ -36,7 +36,7 @@ class Wish:
     selection: Selection
     show: frozenset[str] = frozenset()
     """Of SHOWS: the rows themselves."""
-    limit: int = 100
+    most: listing.Most = field(default_factory=listing.Most)
     apply: bool = False
     changed: bool = False
     """Changed rows go back, too."""
@@ -237,11 +237,11 @@ def _list(
 ) -> None:
     rows: dict[str, list[Any]] = {}
     if "missing" in wish.show:
-        rows["missing"] = list(listing.missing(connection, plan, wish.limit))
+        rows["missing"] = list(listing.missing(connection, plan, wish.most))
     if "changed" in wish.show:
-        rows["changed"] = list(listing.changed(connection, plan, wish.limit))
+        rows["changed"] = list(listing.changed(connection, plan, wish.most))
     if "extra" in wish.show:
-        rows["extra"] = list(listing.extra(connection, plan, conditions.live, wish.limit))
+        rows["extra"] = list(listing.extra(connection, plan, conditions.live, wish.most))
     report.rows[plan.name] = rows
 
 
@@ -255,9 +255,9 @@ def live_schema(connection: apsw.Connection) -> Schema:
                 tables[name] = read_table(connection, "main", name, without)
             except apsw.SQLError:
                 continue  # a collation or function of the application: it is not compared either
-    folded = {name.lower(): table for name, table in tables.items()}
+    by_name = {folded(name): table for name, table in tables.items()}
     references = [
-        key for table in tables.values() for key in foreign_keys(connection, table, folded)
+        key for table in tables.values() for key in foreign_keys(connection, table, by_name)
     ]
     return Schema(tables, references, virtual_names((n, k) for n, (k, _) in kinds.items()))
 

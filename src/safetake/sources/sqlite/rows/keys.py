@@ -9,7 +9,7 @@ import apsw
 
 from safetake.sources.sqlite.facts import quoted
 from safetake.sources.sqlite.rows.plan import TablePlan
-from safetake.sources.sqlite.rows.schema import NONE, Table
+from safetake.sources.sqlite.rows.schema import NONE, Table, folded
 from safetake.sources.sqlite.rows.sql import run
 
 
@@ -26,14 +26,14 @@ class ForeignKey:
 def foreign_keys(
     connection: apsw.Connection, table: Table, tables: dict[str, Table]
 ) -> list[ForeignKey]:
-    """The references of a live table to tables that are there (`tables` by lower-case name)."""
+    """The references of a live table to tables that are there (`tables` by `folded` name)."""
     rows: dict[int, list[tuple[int, str, str, str | None]]] = {}
     for row in connection.execute(f"PRAGMA main.foreign_key_list({quoted(table.name)})"):
         rows.setdefault(row[0], []).append((row[1], row[2], row[3], row[4]))
     found = []
     for parts in rows.values():
         parts.sort()
-        parent = tables.get(parts[0][1].lower())
+        parent = tables.get(folded(parts[0][1]))
         if parent is None:
             continue
         columns = [table.find(part[2]) for part in parts]

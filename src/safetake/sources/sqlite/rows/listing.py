@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import apsw
 
 from safetake.sources.sqlite.facts import quoted
 from safetake.sources.sqlite.rows.diff import extra_rows
-from safetake.sources.sqlite.rows.plan import TablePlan
+from safetake.sources.sqlite.rows.plan import TablePlan, value_differs
 from safetake.sources.sqlite.rows.schema import NONE
 from safetake.sources.sqlite.rows.sql import decoder
 
@@ -19,7 +20,17 @@ _TOGETHER = 500
 Value = None | int | float | str | bytes
 
 
-def missing(connection: apsw.Connection, plan: TablePlan, limit: int) -> list[list[Value]]:
+@dataclass(frozen=True, slots=True)
+class Most:
+    """How much is listed."""
+
+    rows: int = 100
+    """Of a kind and table."""
+    bytes: int = 0
+    """Of a text or blob, the beginning; 0: all of it."""
+
+
+def missing(connection: apsw.Connection, plan: TablePlan, most: Most) -> list[list[Value]]:
     """Rows of the snapshot that the live table does not have, in the order of their keys."""
     return list(
         _rows(
@@ -27,12 +38,12 @@ def missing(connection: apsw.Connection, plan: TablePlan, limit: int) -> list[li
             [f"o.{quoted(o.name)}" for _, o in plan.common],
             f"{plan.diff} AS d CROSS JOIN {plan.old.place} AS o ON {plan.old_is('o')}"
             f" WHERE d.kind = 'm' ORDER BY {_order(plan)}",
-            limit,
+            most,
         )
     )
 
 
-def changed(connection: apsw.Connection, plan: TablePlan, limit: int) -> list[dict[str, Any]]:
+def changed(connection: apsw.Connection, plan: TablePlan, most: Most) -> list[dict[str, Any]]:
     """{key, recycled, columns: {name: [in the snapshot, now]}} of what differs."""
     if plan.live.kind == NONE:
         return []
@@ -44,13 +55,15 @@ def changed(connection: apsw.Connection, plan: TablePlan, limit: int) -> list[di
             "d.recycled",
             *(f"o.{quoted(o.name)}" for _, o in plan.common),
             *(f"l.{quoted(c.name)}" for c, _ in plan.common),
+            *(value_differs("o", o, "l", c) for c, o in plan.common),
         ],
         f"{plan.diff} AS d CROSS JOIN {plan.old.place} AS o ON {plan.old_is('o')}"
         f" CROSS JOIN {plan.live.place} AS l ON {plan.live_is('l')}"
         f" WHERE d.kind = 'c' ORDER BY {_order(plan)}",
-        limit,
+        most,
     ):
-        before, now = row[1 : len(names) + 1], row[len(names) + 1 :]
+        width = len(names)
+        before, now, moved = row[1 : width + 1], row[width + 1 : -width], row[-width:]
         now_of = dict(zip(names, now, strict=True))
         found.append(
             {
@@ -58,8 +71,8 @@ def changed(connection: apsw.Connection, plan: TablePlan, limit: int) -> list[di
                 "recycled": bool(row[0]),
                 "columns": {
                     name: [a, b]
-                    for name, a, b in zip(names, before, now, strict=True)
-                    if (type(a), a) != (type(b), b)
+                    for name, a, b, differ in zip(names, before, now, moved, strict=True)
+                    if differ
                 },
             }
         )
@@ -67,7 +80,7 @@ def changed(connection: apsw.Connection, plan: TablePlan, limit: int) -> list[di
 
 
 def extra(
-    connection: apsw.Connection, plan: TablePlan, condition: str, limit: int
+    connection: apsw.Connection, plan: TablePlan, condition: str, most: Most
 ) -> list[list[Value]]:
     """Live rows that the snapshot does not have, in the order of their keys."""
     order = ", ".join(f"l.{quoted(name)}" for name in plan.live.key) or "e.r"
@@ -76,7 +89,7 @@ def extra(
             connection,
             [f"l.{quoted(c.name)}" for c, _ in plan.common],
             f"{extra_rows(plan, condition)} ORDER BY {order}",
-            limit,
+            most,
         )
     )
 
@@ -86,20 +99,24 @@ def _order(plan: TablePlan) -> str:
 
 
 def _rows(
-    connection: apsw.Connection, columns: list[str], rest: str, limit: int
+    connection: apsw.Connection, columns: list[str], rest: str, most: Most
 ) -> Iterator[list[Value]]:
     """Text is taken as its bytes: it may be none in its encoding."""
+
+    def value(column: str) -> str:
+        data = f"CAST({column} AS BLOB)"
+        data = f"substr({data}, 1, {most.bytes})" if most.bytes else data
+        return f"CASE WHEN typeof({column}) IN ('text', 'blob') THEN {data} ELSE {column} END"
+
     decoded = decoder(connection)
     parts = [
         connection.execute(
             "SELECT "
             + ", ".join(
-                f"typeof({c}) = 'text', CASE typeof({c}) WHEN 'text' THEN CAST({c} AS BLOB)"
-                f" ELSE {c} END"
-                for c in columns[start : start + _TOGETHER]
+                f"typeof({c}) = 'text', {value(c)}" for c in columns[start : start + _TOGETHER]
             )
             + f" FROM {rest} LIMIT ?",
-            (limit,),
+            (most.rows,),
         )
         for start in range(0, len(columns), _TOGETHER)
     ]

@@ -20,6 +20,7 @@ from safetake.sources.sqlite.rows.schema import (
     ROWID,
     Column,
     Table,
+    folded,
     not_known_modules,
     read_table,
     table_kinds,
@@ -88,7 +89,7 @@ class TablePlan:
 
     def differs(self, old: str, live: str) -> str:
         """SQL: the row under the alias `old` is not, value for value, the one under `live`."""
-        return any_of([_differs(old, o, live, c) for c, o in self.common]) or "0"
+        return any_of([value_differs(old, o, live, c) for c, o in self.common]) or "0"
 
     def is_row(self, old: str, live: str) -> str:
         """SQL: both aliases have the same key."""
@@ -114,7 +115,7 @@ class TablePlan:
         """The column that tells when a row came into being."""
         for name in CREATED:
             for pair in self.common:
-                if pair[0].name.lower() == name:
+                if folded(pair[0].name) == name:
                     return pair
         return None
 
@@ -131,7 +132,7 @@ class TablePlan:
         others = [pair for pair in self.common if pair[0].name != self.live.key[0]]
         key = f"{old}.{quoted(self.old.key[0])}"
         above = "1" if highest is None else f"{key} > {highest}"
-        all_differ = " AND ".join(_differs(old, o, live, c) for c, o in others)
+        all_differ = " AND ".join(value_differs(old, o, live, c) for c, o in others)
         guess = f"({above} OR ({all_differ}))" if len(others) > 1 else f"({above})"
         if self.created is None:
             return guess
@@ -139,7 +140,7 @@ class TablePlan:
         a, b = f"{old}.{quoted(theirs.name)}", f"{live}.{quoted(mine.name)}"
         return (
             f"CASE WHEN {a} IS NULL AND {b} IS NULL THEN {guess}"
-            f" ELSE {_differs(old, theirs, live, mine)} END"
+            f" ELSE {value_differs(old, theirs, live, mine)} END"
         )
 
 
@@ -151,7 +152,7 @@ def any_of(terms: list[str]) -> str:
     return f"({any_of(terms[:middle])} OR {any_of(terms[middle:])})"
 
 
-def _differs(a: str, first: Column, b: str, second: Column) -> str:
+def value_differs(a: str, first: Column, b: str, second: Column) -> str:
     """Exactly: no collation hides a change, and where types are free 1 is not 1.0."""
     x, y = f"{a}.{quoted(first.name)}", f"{b}.{quoted(second.name)}"
     plain = f"{x} COLLATE BINARY IS NOT {y}"
@@ -168,13 +169,13 @@ def plan_tables(
     Those that need not be hold no row of the snapshot by themselves. Raises apsw.Error.
     """
     old_kinds, live_kinds = table_kinds(connection, SNAPSHOT), table_kinds(connection, "main")
-    spelt = {name.lower(): name for name in old_kinds}
+    spelt = {folded(name): name for name in old_kinds}
     collations = {str(row[1]).upper() for row in connection.execute("PRAGMA collation_list")}
     plans: list[TablePlan] = []
     refused: dict[str, str] = {}
     needless: dict[str, str] = {}
     for name, (kind, without) in sorted(live_kinds.items()):
-        old_name = spelt.pop(name.lower(), None)
+        old_name = spelt.pop(folded(name), None)
         if kind == "shadow":
             continue  # a part of its virtual table
         if TABLE in (name, old_name):
@@ -232,7 +233,7 @@ def _virtual(connection: apsw.Connection, name: str, kinds: Mapping[str, tuple[s
     parts = [
         other
         for other, (kind, _) in kinds.items()
-        if kind == "shadow" and other.lower().startswith(f"{name.lower()}_")
+        if kind == "shadow" and folded(other).startswith(f"{folded(name)}_")
     ]
     if parts and name in not_known_modules(connection, "main"):
         reason += f". Taken for parts of it, by their names: {', '.join(sorted(parts))}"
@@ -281,12 +282,12 @@ def _same_key(live: Table, old: Table) -> bool:
         return False
     if live.kind == NONE:
         return True
-    names = {a.lower(): x for a, x in zip(live.key, live.collations, strict=True)}
-    others = {b.lower(): x for b, x in zip(old.key, old.collations, strict=True)}
+    names = {folded(a): x for a, x in zip(live.key, live.collations, strict=True)}
+    others = {folded(b): x for b, x in zip(old.key, old.collations, strict=True)}
     if names != others:
         return False
-    if live.kind == KEY and [k.lower() for k in live.key] != [k.lower() for k in old.key]:
-        order = {name.lower(): n for n, name in enumerate(live.key)}
-        pairs = sorted(zip(old.key, old.collations, strict=True), key=lambda p: order[p[0].lower()])
+    if live.kind == KEY and [folded(k) for k in live.key] != [folded(k) for k in old.key]:
+        order = {folded(name): n for n, name in enumerate(live.key)}
+        pairs = sorted(zip(old.key, old.collations, strict=True), key=lambda p: order[folded(p[0])])
         old.key, old.collations = [k for k, _ in pairs], [c for _, c in pairs]
     return True

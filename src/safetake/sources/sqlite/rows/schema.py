@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import string
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -12,9 +14,17 @@ from safetake.sources.sqlite.rows.sql import number
 
 _ROWID_NAMES = ("rowid", "_rowid_", "oid")
 
+_MODULE = re.compile(r"\bUSING\s+[\"'`\[]?(\w+)", re.IGNORECASE)
+_SMALL = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
+
 ROWID = "rowid"
 KEY = "key"
 NONE = "none"
+
+
+def folded(name: str) -> str:
+    """A name as SQLite compares names: small letters of ASCII are capital ones, no others are."""
+    return name.translate(_SMALL)
 
 
 @dataclass(slots=True)
@@ -70,8 +80,8 @@ class Table:
 
     def find(self, name: str) -> Column | None:
         """The column of that name, in any case."""
-        folded = name.lower()
-        return next((c for c in self.columns if c.name.lower() == folded), None)
+        wanted = folded(name)
+        return next((c for c in self.columns if folded(c.name) == wanted), None)
 
     def key_is(self, alias: str, values: Iterable[str]) -> str:
         """SQL: the row `alias` of this table is the one with these values of its key."""
@@ -107,32 +117,23 @@ def table_kinds(connection: apsw.Connection, schema: str) -> dict[str, tuple[str
         for row in connection.execute(f"PRAGMA {schema}.table_list")
         if row[0] == schema and row[2] != "view" and not str(row[1]).startswith("sqlite_")
     }
-    parents = tuple(f"{name.lower()}_" for name, (kind, _) in kinds.items() if kind == "virtual")
-    for row in connection.execute(
-        f"SELECT name FROM {schema}.sqlite_schema"
-        " WHERE type = 'table' AND coalesce(rootpage, 0) = 0"
-    ):
-        if row[0] not in kinds:  # a module that this SQLite does not have
-            kinds[row[0]] = ("virtual", False)
-            parents += (f"{row[0].lower()}_",)
-    unknown = not_known_modules(connection, schema)
+    parts = tuple(f"{folded(name)}_" for name in not_known_modules(connection, schema))
     for name, (kind, without) in list(kinds.items()):
-        if kind == "table" and any(name.lower().startswith(f"{u.lower()}_") for u in unknown):
+        if kind == "table" and folded(name).startswith(parts):
             kinds[name] = ("shadow", without)
     return kinds
 
 
 def not_known_modules(connection: apsw.Connection, schema: str) -> list[str]:
     """Virtual tables whose module this SQLite does not have."""
-    have = {str(row[0]).lower() for row in connection.execute("PRAGMA module_list")}
+    have = {folded(str(row[0])) for row in connection.execute("PRAGMA module_list")}
     found = []
     for name, sql in connection.execute(
         f"SELECT name, sql FROM {schema}.sqlite_schema"
         " WHERE type = 'table' AND coalesce(rootpage, 0) = 0"
     ):
-        words = str(sql).lower().split(" using ", 1)
-        module = words[1].strip().split("(")[0].strip() if len(words) == 2 else ""
-        if module not in have:
+        module = _MODULE.search(str(sql))
+        if module is None or folded(module[1]) not in have:
             found.append(str(name))
     return found
 
@@ -145,7 +146,7 @@ def read_table(connection: apsw.Connection, schema: str, name: str, without_rowi
     everything: set[str] = set()
     for row in connection.execute(f"PRAGMA {schema}.table_xinfo({quoted(name)})"):
         _, column, declared, notnull, default, pk, hidden = row
-        everything.add(column.lower())
+        everything.add(folded(column))
         if hidden in (2, 3):
             generated.append(column)
             continue

@@ -11,7 +11,7 @@ import apsw
 from safetake.errors import UsageError
 from safetake.sources.sqlite.facts import quoted
 from safetake.sources.sqlite.rows.plan import CREATED, TablePlan
-from safetake.sources.sqlite.rows.schema import Table
+from safetake.sources.sqlite.rows.schema import Table, folded
 from safetake.wording import nearest, seconds
 
 _UPDATED = ("updated_at", "updated", "updated_on", "modified_at", "modified", "last_modified")
@@ -39,10 +39,10 @@ class Selection:
         """The plans of the chosen tables. Raises UsageError for a table that is not there."""
         if not self.tables:
             return plans
-        by_name = {plan.name.lower(): plan for plan in plans}
-        reasons = {name.lower(): reason for name, reason in refused.items()}
+        by_name = {folded(plan.name): plan for plan in plans}
+        reasons = {folded(name): reason for name, reason in refused.items()}
         chosen = []
-        for name in dict.fromkeys(name.lower() for name in self.tables):
+        for name in dict.fromkeys(folded(name) for name in self.tables):
             if name in reasons:
                 raise UsageError(f"table {name!r} cannot be compared: {reasons[name]}")
             if name not in by_name:
@@ -78,7 +78,7 @@ class Selection:
             if column is None:
                 raise UsageError(f"table {table.name} has no column {self.time_column!r}")
             return column.name
-        found = [name for name in table.names if name.lower() in TIMES]
+        found = [name for name in table.names if folded(name) in TIMES]
         if len(found) == 1:
             return found[0]
         raise UsageError(
