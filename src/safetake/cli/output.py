@@ -129,8 +129,7 @@ def wrapped(text: str, columns: int = 80) -> str:
         return text
     plain = text.lstrip(" ")
     indent = " " * (len(text) - len(plain))
-    whole = re.sub(r"`[^`\n]*`", lambda found: found[0].replace(" ", "\0"), plain)
-    first, *words = whole.split(" ")
+    first, *words = commands_whole(plain).split(" ")
     lines = [indent + first]
     for word in words:
         if width(lines[-1]) + 1 + width(word) > columns:
@@ -138,6 +137,11 @@ def wrapped(text: str, columns: int = 80) -> str:
         else:
             lines[-1] += f" {word}"
     return "\n".join(lines).replace("\0", " ")
+
+
+def commands_whole(text: str) -> str:
+    """The text with `\\0` for each space of a command in backticks."""
+    return re.sub(r"`[^`\n]*`", lambda found: found[0].replace(" ", "\0"), text)
 
 
 def paragraph(text: str) -> None:
