@@ -58,6 +58,8 @@ def test_nothing_happens_when_something_is_refused(workplace: Workplace) -> None
     assert message.startswith("paths choose files, and 'projects' is sqlite")
     assert hint == "name the sources of type files that the paths are in"
     assert "there is no restore to undo" in workplace.run("restore", "--undo", code=2).stderr
+    said = workplace.run("restore", "--list").stdout
+    assert said == "no restore in place is on record on this machine\n"
 
 
 def test_the_undo_of_some_paths_is_about_them_only(workplace: Workplace) -> None:
@@ -93,6 +95,9 @@ def test_an_undo_says_what_it_undoes_and_can_be_undone(workplace: Workplace) -> 
     rows = workplace.run("restore", "--list").stdout.splitlines()
     assert rows[0].split() == ["restore", "begun", "snapshot", "ended", "undo", "of", "sources"]
     assert rows[2].split()[-2:] == [first[:8], "projects"]
+    listed = workplace.json("restore", "--list")
+    assert [one["undo_of"] for one in listed] == ["", first]
+    assert {one["what"] for one in listed} == {"sources"}
     workplace.run("restore", "--undo", "latest", "--yes")
     assert names() == 100
     message, hint = workplace.error("restore", "--undo", "ffffffffffffffff", "--yes", code=2)

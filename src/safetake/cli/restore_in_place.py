@@ -292,7 +292,7 @@ def undo(settings: Settings, wanted: str, *, dry_run: bool, yes: bool) -> int:
             if code == 1:
                 break  # not agreed to, or a service does not run: the rest waits
     if settings.json:
-        # a damaged store was saved in a snapshot of its own
+        # two: of a restore that was cut off between its stores, and saved the rest when it went on
         output.document(documents[0] if len(documents) == 1 else {"restores": documents})
     return code
 
@@ -338,7 +338,7 @@ def show(settings: Settings) -> int:
         return 0
     rows = [
         [
-            one["restore"][:8] if one["what"] == "sources" else one["restore"],
+            one["restore"][: 8 if one["what"] == "sources" else 16],  # the others begin with a time
             local_time(parse_go_time(one["time"])),
             one["snapshot"][:8],
             one["ended"],
