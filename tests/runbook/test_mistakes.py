@@ -146,3 +146,44 @@ def test_one_runbook_at_a_time(tmp_path: Path) -> None:
         the_open(tmp_path)
     assert begun(tmp_path).id != journal.id
     assert json.loads((journal.folder / "plan.json").read_text())["format"] == 1
+
+
+def test_a_terminal_that_speaks_another_encoding(destroyed: Workplace) -> None:
+    """Neither a question that it can not say nor a byte that is no character ends the walk."""
+    words = ("runbook", "--language", "ko")
+    with terminal(destroyed, *words, PYTHONUTF8="0", PYTHONIOENCODING="ascii:strict") as person:
+        person.expect(r"어떤 스냅샷을 복원할까요[^\n]*: $")
+        os.write(person._main, b"\xff\xc7\n")
+        person.expect("시작하는 스냅샷이 없거나")
+        person.answer("어떤 스냅샷을 복원할까요")
+        person.expect(r"먼저 검증할까요[^\n]*: $")
+        person.interrupt()
+        assert person.end() == 130
+        assert "--resume" in person.seen
+
+
+def test_nobody_said_that_it_works_so_it_is_not_recovered(
+    destroyed: Workplace, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """In place, without a service that has a health, by defaults: the data is back, no more."""
+    monkeypatch.chdir(destroyed.folder)
+    assert run(["runbook", "--yes", "--language", "en"]) == 0
+    said = capfd.readouterr().out
+    assert "recovered in" not in said
+    assert "nobody said that the application works on it, so the RTO of 1 h 00 m runs on" in said
+    report = next(destroyed.folder.glob("state/runbooks/*/incident.md")).read_text("utf-8")
+    assert "time to recovery" not in report
+
+
+def test_a_folder_of_somebody_else_is_a_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from safetake.config import Config
+    from safetake.runbook.journal import alone
+
+    (tmp_path / "runbooks" / "lock").mkdir(parents=True)
+    config = Config.model_validate(
+        {"repository": {"location": "r", "password_env": "P"}, "restore": {"state": str(tmp_path)}}
+    )
+    with pytest.raises(SafetakeError, match="lock cannot be opened"), alone(config):
+        pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import shutil
 import sys
@@ -44,11 +45,12 @@ class _Terminal:
         from safetake.cli import output
 
         _forget_typed()
-        *first, last = _lines(output.printable_lines(f"{question} [{default}]:"))
-        for line in first:
-            output.line(line)
+        # as everything else here, whatever the locale can say; a byte that it can not is no answer
+        output.write("\n".join(_lines(output.printable_lines(f"{question} [{default}]:"))))
+        if isinstance(sys.stdin, io.TextIOWrapper):
+            sys.stdin.reconfigure(errors="replace")
         try:
-            return str(click.prompt(last, default=default, show_default=False, prompt_suffix=" "))
+            return str(click.prompt("", default=default, show_default=False, prompt_suffix=" "))
         except click.Abort:
             raise KeyboardInterrupt from None
 
@@ -81,13 +83,13 @@ def _lines(text: str) -> list[str]:
             found.append(f"  {line}")
             continue
         row = indent
-        for word in line.split():
+        for word in output.commands_whole(line).split():
             if row.strip() and output.width(row) + 1 + output.width(word) > _columns() - 1:
                 found.append(row)
                 row = indent
             row += f" {word}" if row.strip() else word
         found.append(row)
-    return found
+    return [row.replace("\0", " ") for row in found]
 
 
 @click.command(cls=Command)

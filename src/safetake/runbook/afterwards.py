@@ -10,6 +10,7 @@ from safetake.clock import now_ns, parse_go_time
 from safetake.errors import SafetakeError
 from safetake.runbook import calendar
 from safetake.runbook.recover import asked, still_there, take_back
+from safetake.runbook.report import recovered
 from safetake.runbook.walk import FAILED, Found, Walk, moment
 from safetake.state import write_durably
 from safetake.wording import duration
@@ -99,13 +100,15 @@ def stakeholders(walk: Walk) -> Found:
 
 def _message(walk: Walk) -> tuple[str, str]:
     facts, done = walk.journal.facts, walk.journal.done
+    works = recovered(walk.journal)
+    took = duration(max(0, done[7 if works else 4]["time_ns"] - facts["began_ns"]) / 1e9)
     body = walk.words(
         "message_body",
         sources=", ".join(facts["sources"] or facts["in_snapshot"]),
         time=moment(parse_go_time(facts["snapshot"]["time"])),
         id=facts["snapshot"]["short_id"],
         began=moment(facts["began_ns"]),
-        took=duration(max(0, done[7]["time_ns"] - facts["began_ns"]) / 1e9),
+        recovered=walk.words("message_recovered" if works else "message_data_only", took=took),
     )
     bad = [walk.words(f"step{step}") for step, one in done.items() if one["state"] != "ok"]
     if bad:

@@ -106,14 +106,14 @@ def target(walk: Walk) -> Found:
     """2: what was promised, what was measured, and what is wanted now."""
     found = Found()
     ran = walk.commands.run("status")
-    promised: dict[str, float] = {}
+    objectives = walk.config.objectives
+    promised = {name: one.rto for name, one in objectives.items() if one.rto is not None}
     if ran.told:
         states = dict(ran.document["sources"])
         if ran.document["system"] is not None:
             states["system"] = ran.document["system"]
         for name, state in states.items():
             if state["rto_seconds"] is not None:
-                promised[name] = state["rto_seconds"]
                 walk.say(
                     "objective", name=name, rto=duration(state["rto_seconds"]),
                     measured=_span(walk, state["rto_measured_seconds"]),
@@ -194,9 +194,9 @@ def saved(walk: Walk) -> Found:
             refuse(walk)
     taken_ns = parse_go_time(snapshot["time"])
     gap = max(0, walk.journal.facts["began_ns"] - taken_ns) / 1e9
-    found.detail = walk.say("gap", time=moment(taken_ns), gap=duration(gap))
+    lost = walk.say("gap", time=moment(taken_ns), gap=duration(gap))
     _outlook(walk, ran.document)
-    walk.say("will_save")
+    found.detail = f"{lost}; {walk.say('will_save')}"
     found.check("safetake restore --in-place --dry-run", True, "possible", "possible")
     return found
 

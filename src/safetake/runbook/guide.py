@@ -177,10 +177,11 @@ def _end(walk: Walk, how: str, problems: list[str]) -> report.Report:
         key = "in_time" if took <= rto else "too_late"
         walk.say(key, took=duration(took), rto=duration(rto))
     facts = walk.journal.facts
-    if "target" in facts and "rto_seconds" not in made.evidence.measured:
+    if 7 in walk.journal.done and "rto_seconds" not in made.evidence.measured:
         took = max(0, walk.journal.done[4]["time_ns"] - facts["began_ns"]) / 1e9
+        target = facts.get("target") or ", ".join(facts["sources"])
         rto = duration(facts["rto_seconds"])
-        walk.say("beside_only", took=duration(took), target=facts["target"], rto=rto)
+        walk.say("data_only", took=duration(took), target=target, rto=rto)
     with contextlib.suppress(KeyError):
         rpo, age = made.evidence.targets["rpo_seconds"], made.evidence.measured["rpo_seconds"]
         if age > rpo:

@@ -141,17 +141,26 @@ def runbooks_folder(config: Config) -> Path:
 
 @contextlib.contextmanager
 def alone(config: Config) -> Iterator[Path]:
-    """The folder of all runbooks, while nobody else walks. Raises RefusedError."""
+    """The folder of all runbooks, while nobody else walks. Raises RefusedError, SafetakeError."""
     folder = runbooks_folder(config)
-    with open(folder / _LOCK, "a+b", opener=_private) as file:
+    try:
+        lock = _private(str(folder / _LOCK), os.O_RDWR | os.O_CREAT)
+    except OSError as error:
+        raise SafetakeError(
+            f"{folder / _LOCK} cannot be opened: {error.strerror}",
+            hint="run it as the user whose folder that is, or set `state` in [restore]",
+        ) from error
+    try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise RefusedError(
                 "another process walks through a runbook here",
                 hint="go on in its terminal, or end that process; the journal keeps what was done",
             ) from None
         yield folder
+    finally:
+        os.close(lock)
 
 
 def create(folder: Path, plan: dict[str, Any]) -> Journal:

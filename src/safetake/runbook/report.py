@@ -79,14 +79,14 @@ def draft(journal: Journal, words: Words, repository: str, problems: list[str]) 
     if journal.interruptions:
         notes.append(words("note_resumed", count=journal.interruptions))
     measured = {}
-    works = journal.done.get(7, {}).get("state") == "ok"
-    beside = "target" in facts and not works
-    if 7 in journal.done and not beside:  # a copy in a folder is no application that works
+    works = recovered(journal)
+    if works:
         measured["rto_seconds"] = max(0, journal.done[7]["time_ns"] - began_ns) / 1e9
     if 4 in journal.done:
         taken_ns = parse_go_time(facts["snapshot"]["time"])
         measured["rpo_seconds"] = max(0, began_ns - taken_ns) / 1e9
-    promised = {"rto_seconds": None if beside else rto, "rpo_seconds": facts.get("rpo_seconds")}
+    unsaid = 7 in journal.done and not works  # no measurement, so there is nothing to compare
+    promised = {"rto_seconds": None if unsaid else rto, "rpo_seconds": facts.get("rpo_seconds")}
     promised_ns = None if rto is None else began_ns + int(rto * 1e9)
     ended = max([one["time_ns"] for one in journal.done.values()], default=started_ns)
     return Draft(
@@ -107,6 +107,12 @@ def draft(journal: Journal, words: Words, repository: str, problems: list[str]) 
         problems=problems,
         notes=notes,
     )
+
+
+def recovered(journal: Journal) -> bool:
+    """Whether anybody said that it works: a person, or the health of all services that have one."""
+    said = journal.done.get(7, {}).get("state")
+    return said == "ok" or (said == UNKNOWN and bool(journal.facts.get("gated")))
 
 
 def decision(words: Words, one: dict[str, Any]) -> str:

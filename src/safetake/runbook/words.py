@@ -361,9 +361,14 @@ TABLE: dict[str, dict[str, str]] = {
     },
     "message_body": {
         "en": "The data of {sources} is that of {time} (snapshot {id}). "
-        "What was written later is not in it.\nIncident: {began}. Recovered in: {took}.",
+        "What was written later is not in it.\nIncident: {began}. {recovered}",
         "ko": "{sources}의 데이터는 {time} 시점입니다(스냅샷 {id}). "
-        "그 이후에 기록된 내용은 포함되지 않습니다.\n장애 시작: {began}. 복구 소요: {took}.",
+        "그 이후에 기록된 내용은 포함되지 않습니다.\n장애 시작: {began}. {recovered}",
+    },
+    "message_recovered": {"en": "Recovered in: {took}.", "ko": "복구 소요: {took}."},
+    "message_data_only": {
+        "en": "The data was back after {took}; nobody said that the application works.",
+        "ko": "데이터는 {took} 만에 복원되었습니다. 애플리케이션 동작은 확인되지 않았습니다.",
     },
     "message_open": {"en": "Not good yet: {names}", "ko": "아직 해결되지 않음: {names}"},
     "q_note": {
@@ -427,7 +432,7 @@ TABLE: dict[str, dict[str, str]] = {
         "en": "recovered in {took}, within the RTO of {rto}",
         "ko": "{took} 만에 복구, RTO {rto} 이내",
     },
-    "beside_only": {
+    "data_only": {
         "en": "the data is back since {took}, in {target}; nobody said that the application "
         "works on it, so the RTO of {rto} runs on",
         "ko": "데이터는 {took} 만에 {target}에 복원되었습니다. 애플리케이션 동작이 확인되지 "
