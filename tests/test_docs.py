@@ -6,8 +6,10 @@ printed, in order, when spaces, ids, times and numbers are taken as they come.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import shlex
 import shutil
 import sqlite3
 import subprocess
@@ -118,6 +120,43 @@ def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8")):
         if "://" not in target:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def named(page: Path) -> Iterator[list[str]]:
+    """What a page says to type, in blocks and in passing, as words after `safetake`."""
+    text = page.read_text(encoding="utf-8")
+    lines = []
+    for block in re.findall(r"^ *```\w*\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            lines += re.findall(
+                r"^\s*(?:\$ )?(safetake .*)$", re.split(r" [|>] |&&|;|\|\|", line)[0]
+            )
+    lines += re.findall(r"`(safetake [^`|]*)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    for line in lines:
+        words = shlex.split(line, comments=True)[1:]
+        yield [
+            "bash" if word == "SHELL" else word for word in words if not re.search("[][…]", word)
+        ]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_that_a_page_names_are_right(page: Path) -> None:
+    for words in named(page):
+        context = click.Context(root, info_name="safetake")
+        command: click.Command | None = root
+        rest = words
+        while rest and rest[0] in ("--config", "-q", "--help", "--version"):
+            rest = rest[1 + (rest[0] == "--config") :]
+        while isinstance(command, click.Group) and rest:
+            command = command.get_command(context, rest[0])
+            assert command is not None, f"there is no `safetake {' '.join(words)}`"
+            rest = rest[1:]
+        if command is None or isinstance(command, click.Group) or "--help" in rest:
+            continue
+        # raises UsageError for an option or a choice that the command does not take
+        with contextlib.suppress(click.MissingParameter):
+            if rest[-1:] != ["--to"]:
+                command.parse_args(click.Context(command, info_name=" ".join(words)), rest)
 
 
 # ------------------------------------------------------------------- commands that are executed
