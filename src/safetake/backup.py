@@ -155,10 +155,12 @@ def run_backup(
     job: str | None = None,
     progress: Progress | None = None,
     opened: Callable[[], Repository] | None = None,
+    still: Callable[[], None] = lambda: None,
 ) -> BackupReport:
     """Take one snapshot; it is durable when this returns (rung `stored`).
 
-    `opened` gives the repository, where somebody has begun to open it (`ahead`).
+    `opened` gives the repository, where somebody has begun to open it (`ahead`). `still` is called
+    right after the cut: what it raises ends the backup, and nothing of it is visible.
     Raises SourceError when a source is missing, empty or cannot be held, StorageError when the
     repository cannot take it, RepositoryLockedError. Nothing half-done is visible after a failure.
     """
@@ -180,6 +182,7 @@ def run_backup(
             job=job or "",
             progress=progress,
             shrink={name: shrink_limit(config, name) for name in names},
+            still=still,
         )
     for one in elsewhere(config, names, ask=False):
         report.sources[one.source].notes.append(f"{UNUSED}: {one}; {one.hint}")
@@ -194,10 +197,22 @@ def take_snapshot(
     job: str = "",
     progress: Progress | None = None,
     shrink: Mapping[str, float | None] | None = None,
+    still: Callable[[], None] = lambda: None,
 ) -> BackupReport:
     """`run_backup` on an open repository (a daemon opens once)."""
+
+    def after_cut(sessions: dict[str, Session]) -> bool:
+        still()
+        return True
+
     with snapshot_taken(
-        repository, sources, barrier=barrier, job=job, progress=progress, shrink=shrink
+        repository,
+        sources,
+        barrier=barrier,
+        job=job,
+        progress=progress,
+        after_cut=after_cut,
+        shrink=shrink,
     ) as report:
         return report
 

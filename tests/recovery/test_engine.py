@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import stat
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -573,6 +574,16 @@ def test_a_store_that_is_gone_comes_back(site: Site) -> None:
     site.is_new()
     with pytest.raises(RefusedError, match="replaced nothing"):
         undoable(site.config, "")
+
+
+def test_a_database_that_a_wrong_clock_dated_is_replaced(site: Site) -> None:
+    """The clock was an hour ahead when it was written, and was set back since."""
+    later = time.time() + 3600
+    for path in site.data.glob("p.db*"):
+        os.utime(path, (later, later))
+    assert site.restore("projects").ended == "committed"
+    assert site.state()["rows"] == site.new["rows"]
+    site.nothing_left()
 
 
 def test_a_source_that_is_not_configured_is_refused(site: Site) -> None:

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from safetake.config import ServiceConfig
+from safetake.config import Config, HealthConfig, ServiceConfig
 from safetake.errors import ServiceError
 from safetake.services import build
+from safetake.services.health import ask
 from safetake.services.process import MAX_OUTPUT, Runner, excerpt, redact
 from tests.support import ctl
 
@@ -138,6 +139,14 @@ def test_the_repository_password_is_not_given_to_commands(
     names = {line.split("=")[0] for line in seen.read_text().splitlines()}
     assert "THEIRS" in names
     assert not names & {"SAFETAKE_PASSWORD", "RESTIC_PASSWORD", "OURS"}
+
+
+def test_nor_to_the_one_question_of_a_status(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OURS", "x")
+    whole = Config.model_validate({"repository": {"location": "r", "password_env": "OURS"}})
+    how = HealthConfig(command=sh(f"env > {folder / 'seen'}"))
+    assert ask("app", how, config=whole).ok
+    assert "OURS=" not in (folder / "seen").read_text()
 
 
 @pytest.mark.parametrize(

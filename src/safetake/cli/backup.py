@@ -47,10 +47,20 @@ def command(settings: Settings, names: tuple[str, ...]) -> int:
 
     sources, job = select(config, names)
     with recorded(config, "backup", job=job or "") as run:
-        refuse_half_restored(config, chosen_sources(config, sources, job))
+        over = chosen_sources(config, sources, job)
+
+        def still() -> None:
+            refuse_half_restored(config, over)
+
+        still()
         with Progress(settings.quiet) as progress:
             report = run_backup(
-                config, sources=sources, job=job, progress=progress, opened=run.opening(opened)
+                config,
+                sources=sources,
+                job=job,
+                progress=progress,
+                opened=run.opening(opened),
+                still=still,
             )
         facts.backup(run, report)
     found = report.as_dict()

@@ -146,6 +146,6 @@ def _look(config: Config, name: str) -> dict[str, Any]:
     except SafetakeError as error:
         found["problem"] = str(error)
     if section.health is not None:
-        saw = ask(name, section.health)
+        saw = ask(name, section.health, config=config)
         found["health"], found["answer"] = saw.ok, saw.text
     return found

@@ -32,8 +32,11 @@ def _backup(config: Config, name: str, job: JobConfig, run: Run, opened: Opener)
     from safetake.operate.history import facts
     from safetake.recovery.halfway import refuse_half_restored
 
-    refuse_half_restored(config, job.sources or list(config.sources))
-    facts.backup(run, run_backup(config, job=name, opened=opened))
+    def still() -> None:
+        refuse_half_restored(config, job.sources or list(config.sources))
+
+    still()
+    facts.backup(run, run_backup(config, job=name, opened=opened, still=still))
 
 
 def _verify(config: Config, name: str, job: JobConfig, run: Run, opened: Opener) -> None:

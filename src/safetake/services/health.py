@@ -114,8 +114,6 @@ def gate(
     config: Config | None = None,
 ) -> Report:
     """Ask all services until each is well or its time is up; never raises for a sick one."""
-    name = config.repository.password_env if config is not None else None
-    hidden = hidden_names([name])
     begun = time.monotonic()
     ended = threading.Event()
     found = [Health(name, asked=section.health is not None) for name, section in services.items()]
@@ -124,7 +122,7 @@ def gate(
         how = services[health.name].health
         if how is None:
             continue
-        work = (health, how, Runner(health.name, hidden), begun, ended, progress)
+        work = (health, how, _runner(health.name, config), begun, ended, progress)
         threads.append(threading.Thread(target=_watch, args=work, name=f"health {health.name}"))
     try:
         for thread in threads:
@@ -139,10 +137,22 @@ def gate(
     return Report(found)
 
 
-def ask(name: str, how: HealthConfig, contained: Contained = contains) -> Observation:
+def ask(
+    name: str,
+    how: HealthConfig,
+    contained: Contained = contains,
+    *,
+    config: Config | None = None,
+) -> Observation:
     """One question, now; `contained` judges whether the text is in the answer."""
-    ok, text = _ask(how, Runner(name, hidden_names()), how.answer_timeout, contained)
+    ok, text = _ask(how, _runner(name, config), how.answer_timeout, contained)
     return Observation(0.0, ok, text)
+
+
+def _runner(name: str, config: Config | None) -> Runner:
+    """A health command gets no password of the repository's."""
+    own = config.repository.password_env if config is not None else None
+    return Runner(name, hidden_names([own]))
 
 
 def _watch(

@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from safetake.clock import now_ns
 from safetake.errors import RefusedError, RestoreError
 from safetake.model import RestoreWork
 from safetake.sources.sqlite.inuse import (
@@ -138,11 +139,13 @@ class Offline:
             raise
 
     def _refuse_written(self, work: RestoreWork, files: Iterable[Path]) -> None:
-        """What was written after the safety snapshot is not in it."""
+        """What was written after the safety snapshot is not in it. A time that is still to come is
+        of a clock that was set back since."""
         for file in files:
             with suppress(FileNotFoundError):
                 written = file.stat().st_mtime_ns
-                if not file.name.endswith("-shm") and 0 < work.safety_ns < written:
+                late = 0 < work.safety_ns < written <= now_ns()
+                if late and not file.name.endswith("-shm"):
                     raise RefusedError(
                         f"{self._path} was written after the safety snapshot was taken",
                         hint="an application that uses it was started again: stop it, then restore"
