@@ -103,7 +103,11 @@ class ChromaConfig(Section):
         description="with `path`: the server that uses the folder, for restores of collections "
         "and records while it runs",
     )
-    tenant: str | None = Field(default=None, description="with `url`: only this tenant")
+    tenant: str | None = Field(
+        default=None,
+        description="with `url`: the tenant; a server does not tell which it has, so each is a "
+        "source of its own",
+    )
     database: str | None = Field(default=None, description="with `url`: only this database")
     headers: dict[str, str] = Field(
         default={},

@@ -328,16 +328,24 @@ def inspect_server(config: ChromaConfig) -> SourceState:
         version = server.version()
         tenant, databases = server.databases()
         names = [entry["name"] for name in databases for entry in server.collections(tenant, name)]
+    problems = [
+        (
+            "taken over the REST API: not one moment with the other sources",
+            "give the `path` of the server's folder instead of its `url`",
+        )
+    ]
+    if config.tenant is None:
+        problems.append(
+            (
+                f"only the tenant {tenant} is saved: a server does not tell which others it has",
+                "set `tenant`, and make a source for each other tenant",
+            )
+        )
     return SourceState(
         ok=True,
         summary=f"Chroma {version}, {len(names)} collections",
         details={"version": version, "tenant": tenant, "collections": names},
-        problems=[
-            (
-                "taken over the REST API: not one moment with the other sources",
-                "give the `path` of the server's folder instead of its `url`",
-            )
-        ],
+        problems=problems,
     )
 
 
