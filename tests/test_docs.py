@@ -134,9 +134,8 @@ def named(page: Path) -> Iterator[list[str]]:
     lines += re.findall(r"`(safetake [^`|]*)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
     for line in lines:
         words = shlex.split(line, comments=True)[1:]
-        yield [
-            "bash" if word == "SHELL" else word for word in words if not re.search("[][…]", word)
-        ]
+        stands_for = {"SHELL": "bash", "COMMAND": "--help"}
+        yield [stands_for.get(word, word) for word in words if not re.search("[][…]", word)]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
