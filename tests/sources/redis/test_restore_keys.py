@@ -26,7 +26,7 @@ from safetake.sources.redis.pattern import compile_pattern
 from safetake.sources.redis.rdb import RdbFile
 from safetake.sources.redis.server import Server
 from safetake.sources.redis.undofile import UndoFile, take_back
-from safetake.sources.redis.values import content_digest
+from safetake.sources.redis.values import all_expired, content_digest, memory_of
 from safetake.sources.redis.wire import Address, Connection
 from tests.sources.redis.test_restore_online import fill, spoil
 from tests.support import redis_source
@@ -422,9 +422,11 @@ def _digests(case: Case, names: list[str]) -> dict[str, tuple[int, bytes | None]
     return {live.key.decode(): (live.type, content_digest(live.type, live.body)) for live in found}
 
 
-@given(st.sampled_from(range(24)), st.binary(max_size=60))
-def test_any_value_has_a_digest_or_none(kind: int, body: bytes) -> None:
-    assert content_digest(kind, body) is None or kind < 21
+@given(st.sampled_from(range(27)), st.binary(max_size=60), st.sampled_from(("REDIS", "VALKEY")))
+def test_any_value_has_a_digest_or_none(kind: int, body: bytes, magic: str) -> None:
+    assert len(content_digest(kind, body, magic, 10**12) or bytes(16)) == 16
+    assert all_expired(kind, body, magic, 10**12) in (True, False)
+    assert memory_of(bytes((kind,)) + body + bytes(10)) >= 0
 
 
 @given(st.text("ab*?[]-c", max_size=8), st.text("abc-", max_size=6))

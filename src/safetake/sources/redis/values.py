@@ -66,12 +66,14 @@ def memory_of(payload: bytes) -> int:
     """What the value of DUMP's payload takes in memory, about; rather too much than too little."""
     if payload[0] != 0 and payload[0] not in _ONE_STRING:
         return _MOST_TIMES * len(payload)
-    cursor = _Cursor(payload[1:40])
     if payload[1] != 0xC3:
         return len(payload)
-    cursor.take(1)
-    cursor.length()
-    return cursor.length()
+    cursor = _Cursor(payload[2:40])
+    try:
+        cursor.length()
+        return cursor.length()
+    except _DAMAGE:
+        return _MOST_TIMES * len(payload)
 
 
 def magic_of(payload: bytes) -> str:
