@@ -159,12 +159,17 @@ def test_a_collection_without_records_and_its_metadata(tmp_path: Path) -> None:
         "import chromadb, sys; c = chromadb.PersistentClient(sys.argv[1]);"
         "make = lambda n, **k: c.create_collection(n, embedding_function=None, **k);"
         "make('full').add(ids=['1', '2'], embeddings=[[1.0, 2.0], [3.0, 4.0]]);"
-        "make('empty'); make('told', metadata={'v': 1})"
+        "make('empty'); make('told', metadata={'v': 1});"
+        "make('near', configuration={'hnsw': {'space': 'l2'}})"
     )
     change = (
         "import chromadb, sys; c = chromadb.PersistentClient(sys.argv[1]);"
         "c.delete_collection('empty');"
-        "c.get_collection('told', embedding_function=None).modify(metadata={'v': 2})"
+        "c.get_collection('told', embedding_function=None).modify(metadata={'v': 2});"
+        "c.delete_collection('near'); c.create_collection('near', embedding_function=None,"
+        "configuration={'hnsw': {'space': 'cosine'}});"
+        "full = c.get_collection('full', embedding_function=None); full.delete(ids=['1']);"
+        "full.add(ids=['1'], embeddings=[[1.0, 2.0]], uris=['s3://x'])"
     )
     folder, scratch = tmp_path / "c", tmp_path / "s"
     scratch.mkdir()
@@ -175,8 +180,11 @@ def test_a_collection_without_records_and_its_metadata(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", change, str(folder)], check=True)
     now.take("v", items("chroma", folder, 0, scratch))
     found = before.compare(now, "v")
-    assert (found.missing, found.changed, found.extra) == (1, 1, 0)
-    assert set(found.examples) == {"collection empty is missing", "collection told is another"}
+    assert (found.missing, found.changed, found.extra) == (1, 3, 0)
+    assert set(found.examples) == {
+        "collection empty is missing", "collection told is another",
+        "collection near is another", "full 1 is another",
+    }  # fmt: skip
     assert list(scratch.iterdir()) == []
 
 

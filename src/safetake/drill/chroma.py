@@ -1,7 +1,7 @@
 """What a drill asks chromadb, in a process of its own: `python -m safetake.drill.chroma …`.
 
 `list FOLDER` prints one JSON line `[collection, id, digest, false]` for each record (embedding as
-32-bit floats, document and metadata), and `["collection", name, digest, true]` for each
+32-bit floats, document, metadata, URI), and `["collection", name, digest, true]` for each
 collection. `lose FOLDER SHARE ID` deletes the newest share of each collection's records (at least
 one, never ID); `add FOLDER ID NAME…` adds one record to each but the collections NAME; `drop FOLDER
 NAME` drops one. All print what they did.
@@ -37,19 +37,23 @@ def list_records(folder: str) -> None:
     import numpy as np
 
     for collection in _collections(folder):
-        own = json.dumps(collection.metadata, sort_keys=True).encode()
+        made = getattr(collection, "configuration_json", None) or {}  # the distance, among others
+        of_index = [made.get("hnsw"), made.get("spann")]
+        own = json.dumps([collection.metadata, of_index], sort_keys=True).encode()
         _print(
             ["collection", collection.name, hashlib.blake2b(own, digest_size=16).hexdigest(), True]
         )
         offset = 0
         while True:
             found = collection.get(
-                limit=_PAGE, offset=offset, include=["embeddings", "documents", "metadatas"]
+                limit=_PAGE,
+                offset=offset,
+                include=["embeddings", "documents", "metadatas", "uris"],
             )
             for i, id_ in enumerate(found["ids"]):
                 digest = hashlib.blake2b(digest_size=16)
                 digest.update(np.asarray(found["embeddings"][i], dtype="<f4").tobytes())
-                rest = [found["documents"][i], found["metadatas"][i]]
+                rest = [found[what][i] for what in ("documents", "metadatas", "uris")]
                 digest.update(json.dumps(rest, sort_keys=True).encode())
                 _print([collection.name, id_, digest.hexdigest(), False])
             if len(found["ids"]) < _PAGE:

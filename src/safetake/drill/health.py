@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 
 from safetake.drill import processes
 from safetake.errors import SafetakeError
+from safetake.services.process import redact
 
 if TYPE_CHECKING:
     from safetake.drill.truth import Truth
@@ -36,13 +37,15 @@ def unwell(url: str, contains: str = "") -> str:
         with urllib.request.urlopen(url, timeout=_SECONDS) as answer:
             said = answer.read(_LONGEST).decode("utf-8", "replace")
     except urllib.error.HTTPError as error:  # a health endpoint says there what is wrong
-        said = " ".join(error.read(_LONGEST).decode("utf-8", "replace").split())
+        said = redact(" ".join(error.read(_LONGEST).decode("utf-8", "replace").split()))
         return f"{error.code} {error.reason}" + (f": {said[:_SHOWN]}" if said else "")
     except urllib.error.URLError as error:
         return str(error.reason)
     except (OSError, HTTPException) as error:
         return str(error) or type(error).__name__
-    return "" if holds(said, contains) else f"it answers without {contains!r}: {said[:_SHOWN]}"
+    return (
+        "" if holds(said, contains) else f"it answers without {contains!r}: {redact(said)[:_SHOWN]}"
+    )
 
 
 def holds(said: str, wanted: str) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from safetake.configscenario import HoldConfig
+from safetake.services.process import redact
 
 _LONGEST = 500
 
@@ -48,6 +49,6 @@ def _command(hold: HoldConfig) -> tuple[bool, Any, Any]:
         )  # fmt: skip
     except OSError as error:
         return False, "exit code 0", f"{hold.command[0]} can not be run: {error.strerror}"
-    last = (done.stdout.decode("utf-8", "replace").strip().splitlines() or [""])[-1][:_LONGEST]
-    found = f"exit code {done.returncode}" + (f": {last}" if last else "")
+    last = redact((done.stdout.decode("utf-8", "replace").strip().splitlines() or [""])[-1])
+    found = f"exit code {done.returncode}" + (f": {last[:_LONGEST]}" if last else "")
     return done.returncode == 0, "exit code 0", found

@@ -12,8 +12,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+
+from safetake.services.process import redact
 
 STOP_SECONDS = 15.0
 
@@ -66,10 +69,27 @@ def kill(folder: Path, name: str) -> None:
         time.sleep(0.01)
 
 
+def end_with(lifeline: int, folder: Path, home: Path) -> None:
+    """When the other end of a pipe is gone, and who started the drill with it: kill all of it.
+
+    The processes that `folder` describes, what has `home` as its HOME, this one and its group.
+    """
+
+    def watch() -> None:
+        os.read(lifeline, 1)
+        for told in folder.glob("*.json"):
+            kill(folder, told.stem)
+        sweep(home)
+        os.killpg(0, signal.SIGKILL)
+
+    os.set_inheritable(lifeline, False)
+    threading.Thread(target=watch, name="lifeline", daemon=True).start()
+
+
 def sweep(home: Path) -> None:
-    """SIGKILL to whatever has `home` as its HOME: also what has left its process group."""
+    """SIGKILL to whatever else has `home` as its HOME: also what has left its process group."""
     wanted = b"\0HOME=" + os.fsencode(home) + b"\0"
-    for pid in groups():
+    for pid in groups().keys() - {os.getpid()}:
         with contextlib.suppress(OSError):  # of somebody else, or gone
             if wanted in b"\0" + Path(f"/proc/{pid}/environ").read_bytes():
                 os.kill(pid, signal.SIGKILL)
@@ -114,7 +134,7 @@ def last_words(folder: Path, name: str) -> str:
         text = (folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return ""
-    return (text.strip().splitlines() or [""])[-1][:300]
+    return redact((text.strip().splitlines() or [""])[-1])[:300]
 
 
 def main(folder: Path, verb: str, name: str) -> int:

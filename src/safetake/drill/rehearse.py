@@ -1,8 +1,8 @@
 """The drill itself, in a process that the kernel keeps to the drill's folder.
 
-`python -m safetake.drill.rehearse PLAN ANSWER`: copies are restored, something newer is written,
-what is there is remembered item by item, the disaster is made, the real commands recover, and what
-is there then is compared. Services are started on the copies and asked, before and after.
+`python -m safetake.drill.rehearse PLAN ANSWER LIFELINE`: copies are restored, something newer is
+written, what is there is remembered item by item, the disaster is made, the real commands recover,
+and what is there then is compared. Services are started on the copies and asked, before and after.
 The answer is written after each step, so that what was found survives whatever ends the process.
 """
 
@@ -448,12 +448,15 @@ class Rehearsal:
         fresh.rename(self.answer_file)
 
 
-def main(plan: Path, answer: Path) -> int:
-    """Rehearse; the answer's file tells how it went."""
+def main(plan: Path, answer: Path, lifeline: int) -> int:
+    """Rehearse; the answer's file tells how it went. `lifeline`: see `processes.end_with`."""
     os.umask(0o077)
-    Rehearsal(json.loads(plan.read_text(encoding="utf-8")), answer).run()
+    rehearsal = Rehearsal(json.loads(plan.read_text(encoding="utf-8")), answer)
+    folder = rehearsal.folder
+    processes.end_with(lifeline, folder / "processes", folder / "home")
+    rehearsal.run()
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2])))
+    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])))

@@ -252,7 +252,9 @@ def _rehearse(
     """Run the child to its end, whatever happens; what it answered."""
     plan_file, answer_file = twin.folder / "plan.json", twin.folder / "answer.json"
     plan_file.write_text(json.dumps(plan), encoding="utf-8")
-    words = [sys.executable, "-m", "safetake.drill.rehearse", str(plan_file), str(answer_file)]
+    lifeline, ours = os.pipe()  # when we are gone, it is closed, and the drill ends
+    words = [sys.executable, "-m", "safetake.drill.rehearse"]
+    words += [str(plan_file), str(answer_file), str(lifeline)]
     if confinement.folders:
         closed = [] if pods is None else [pods.api_port]
         ports = allowed_ports(config, twin, closed) if confinement.ports else None
@@ -264,11 +266,12 @@ def _rehearse(
     }
     if pods is not None:
         environment[scratchredis.PASSWORD] = pods.password
-    with (twin.folder / "output").open("wb") as errors:
+    with (twin.folder / "output").open("wb") as errors, os.fdopen(lifeline):
         child = subprocess.Popen(
             words, stdin=subprocess.DEVNULL if pods is None else subprocess.PIPE,
             stdout=subprocess.PIPE, stderr=errors,
             env=environment, cwd=twin.folder, start_new_session=True, text=True,
+            pass_fds=[lifeline],
         )  # fmt: skip
     if config.drill.priority == "low":
         priority.lower(child.pid)
@@ -295,6 +298,7 @@ def _rehearse(
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
         child.wait()
+        os.close(ours)
         for name in (*plan["services"], *plan["store_ports"]):
             processes.kill(twin.processes, name)
         processes.sweep(twin.folder / "home")
