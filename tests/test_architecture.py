@@ -20,7 +20,7 @@ LAYERS = (
     {"recovery", "integrity"},
     {"backup", "proof"},
     {"restore"},
-    {"ahead", "differences", "evidence"},
+    {"ahead", "barrier", "differences", "evidence"},
     {"connect", "snapshots"},
     {"sources", "repository", "services"},
     {"openers", "sandbox", "scratch", "state"},
@@ -29,7 +29,7 @@ LAYERS = (
     {"columns", "configfile", "password"},
     {"config", "configplace"},
     {"configdrill"},
-    {"configjobs", "configkube", "configscenario"},
+    {"configjobs", "configkube", "configscenario", "configservices"},
     {"configbase"},
     {"findings"},
     {

@@ -1,22 +1,16 @@
 """One consistent snapshot: prepare all, one barrier over all stores, capture, commit.
 
-The order is the promise. Bulk data is stored before the barrier with nothing held. In the barrier
-every store's writers are held at once, the store with most work inside first, so that there is an
-instant at which none of them could commit: every cut is the state of that instant. After it the
-rest is stored, then packs, index and snapshot become durable in that order. What a source could not
-read makes the run exit 3; a source that is missing makes it fail.
-
-A writer that holds one store while it waits for another would dead-lock with us: each hold has a
-timeout, everything is let go, and the barrier is tried again after a pause.
+The order is the promise. Bulk data is stored before the barrier with nothing held. The barrier
+(`barrier.py`) is the one instant that every cut is the state of. After it the rest is stored, then
+packs, index and snapshot become durable in that order. What a source could not read makes the run
+exit 3; a source that is missing makes it fail.
 """
 
 from __future__ import annotations
 
 import contextlib
-import gc
 import json
 import os
-import random
 import stat
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -25,11 +19,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from safetake import __version__
+from safetake.barrier import AfterCut, Barrier, hold_together
 from safetake.clock import go_time, now_ns
 from safetake.counts import LOST, counts_of, losses, shrink_limit
-from safetake.errors import BarrierTimeoutError, SafetakeError, SourceError, UsageError
+from safetake.errors import SafetakeError, SourceError, UsageError
 from safetake.hostname import host_name
-from safetake.model import CaptureContext, Captured, Cut, Node, Parent, Progress, Session, Source
+from safetake.model import CaptureContext, Captured, Node, Parent, Progress, Session, Source
 from safetake.repository.keys import user_name
 from safetake.repository.threads import fast_switches
 from safetake.repository.writer import GivenUpError
@@ -39,7 +34,6 @@ from safetake.snapshots import (
     MANIFEST_NAME,
     META_FOLDER,
     STORED,
-    SnapshotInfo,
     list_snapshots,
     read_manifest,
     root_nodes,
@@ -51,23 +45,8 @@ if TYPE_CHECKING:
     from safetake.repository.writer import RepositoryWriter
 
 _CHUNK = 1 << 20
-_PAUSE_S = 0.1
 _LOSSES = 10
 """Notes about what a source lost, at most."""
-
-
-@dataclass(slots=True)
-class Barrier:
-    """What was measured of the one moment."""
-
-    ms: float
-    """First hold to last release."""
-    skew_ms: float
-    """0.0 when there was an instant at which every store was held; else how far they were apart."""
-    attempts: int
-    holds_ms: dict[str, float]
-    time_ns: int
-    """Wall clock of the instant at which all were held."""
 
 
 @dataclass(slots=True)
@@ -217,9 +196,6 @@ def take_snapshot(
         return report
 
 
-AfterCut = Callable[[dict[str, Session]], bool]
-
-
 @contextlib.contextmanager
 def snapshot_taken(
     repository: Repository,
@@ -269,7 +245,7 @@ def snapshot_taken(
             writer.drain()
             clock.enter("barrier")
             order = [source.name for source in sorted(sources, key=lambda s: s.hold_rank)]
-            moment = _barrier({name: sessions[name] for name in order}, barrier, after_cut)
+            moment = hold_together({name: sessions[name] for name in order}, barrier, after_cut)
             clock.enter("capture")
             captured = _all(
                 pool, {name: session.capture for name, session in sessions.items()}, writer
@@ -316,49 +292,6 @@ def _all(
     if isinstance(error, SafetakeError) and others:
         error.args = ("\n".join([str(error), *others]),)
     raise error
-
-
-def _barrier(
-    sessions: dict[str, Session], config: BarrierConfig, after_cut: AfterCut | None
-) -> Barrier:
-    last: BarrierTimeoutError | None = None
-    for attempt in range(1, config.attempts + 1):
-        gc.disable()  # a collection of the pre-copies' garbage would stretch the hold
-        cuts: dict[str, Cut] = {}
-        released: dict[str, int] = {}
-        held_at = 0
-        try:
-            for name, session in sessions.items():
-                cuts[name] = session.hold(config.timeout)
-            held_at = now_ns()
-        except BarrierTimeoutError as error:
-            last = error
-        finally:
-            for name in reversed(sessions):
-                sessions[name].release()
-                released[name] = time.monotonic_ns()
-            gc.enable()
-        if held_at and after_cut is not None and not after_cut(sessions):
-            last = BarrierTimeoutError("somebody wrote right after the cut")
-        elif held_at:
-            held = [cut.held_ns for cut in cuts.values()]
-            return Barrier(
-                ms=_ms(max(released.values()) - min(held)),
-                skew_ms=_ms(max(0, max(held) - min(released.values()))),
-                attempts=attempt,
-                holds_ms={name: _ms(released[name] - cuts[name].held_ns) for name in cuts},
-                time_ns=held_at,
-            )
-        time.sleep(_PAUSE_S * 2 ** (attempt - 1) * (0.5 + random.random()))
-    raise BarrierTimeoutError(
-        f"the stores could not be held together in {config.attempts} attempts: {last}",
-        hint="a writer holds one store for long, perhaps while it waits for another; "
-        "raise [barrier] timeout or attempts, or find the long transaction",
-    ) from last
-
-
-def _ms(nanoseconds: int) -> float:
-    return round(nanoseconds / 1e6, 3)
 
 
 def _parents(repository: Repository, sources: list[Source]) -> dict[str, Parent]:
@@ -533,7 +466,6 @@ class _Phases:
 __all__ = [
     "BackupReport",
     "Barrier",
-    "SnapshotInfo",
     "chosen_sources",
     "run_backup",
     "snapshot_taken",
