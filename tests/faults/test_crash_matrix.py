@@ -8,7 +8,9 @@ takes every call, ended both ways.
 from __future__ import annotations
 
 import contextlib
+import json
 import random
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,6 +28,7 @@ from tests.faults.stores import (
     Redis,
     Sqlite,
 )
+from tests.support.states import difference
 from tests.support.supervisor import Supervisor
 from tests.support.zygote import Zygote
 
@@ -255,6 +258,51 @@ def test_killed_while_the_name_of_a_database_leads_nowhere(zygote: Zygote) -> No
         assert store.path(one.home).is_symlink()
         for ending in ENDINGS:
             assert matrix.trial(number, ending)
+
+
+@pytest.mark.parametrize(
+    "share", [pytest.param(12, id="some"), pytest.param(0, id="every", marks=pytest.mark.slow)]
+)
+@pytest.mark.timeout(3600)
+def test_killed_while_it_keeps_what_was_written_to_the_restored_data(
+    share: int, zygote: Zygote
+) -> None:
+    """A way back that is killed at any call ends in the old state, and keeps what it found."""
+
+    def cut_off(one: World, number: int) -> None:
+        one.reset()
+        assert one.restore(kill_at=number).seen.killed
+        with contextlib.closing(sqlite3.connect(one.home / "projects.db")) as live, live:
+            live.execute("CREATE TABLE written_by_the_service (id)")
+
+    with sqlite_offline(zygote) as one:
+        one.build()
+        matrix = Matrix(one)
+        matrix.count()
+        lines = [call for call in matrix.calls if call.place.endswith("/journal")]
+        for call in reversed([call for call in lines if call.name == "write"]):
+            one.reset()
+            one.restore(kill_at=call.number)
+            if one.step() == "done start":
+                break
+        cut_off(one, call.number)
+        calls = [seen.number for seen in one.safetake("restore", "--rollback").seen.calls]
+        found = difference(one.state(), one.old)
+        assert not found, found
+        step = max(1, len(calls) // share) if share else 1
+        chosen = calls[random.randrange(step) :: step]
+        for number in chosen:
+            cut_off(one, call.number)
+            killed = one.safetake("restore", "--rollback", kill_at=number)
+            if one.is_open():
+                one.safetake("restore", "--rollback", code=0)
+            where = f"the way back was killed at {number}: {killed.seen.calls[:1]}"
+            found = difference(one.state(), one.old)
+            assert not found, where + "\n".join(found)
+            one.whole()
+            told = json.loads(one.safetake("--json", "snapshots", code=0).said)
+            assert any("written-since" in each["tags"] for each in told), where
+        print(f"{len(chosen)} of {len(calls)} calls of a way back")
 
 
 PARTS: dict[Make, int] = {whole_system: 6}
