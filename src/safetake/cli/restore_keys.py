@@ -176,6 +176,11 @@ def _refuse(facts: dict[str, Any], connection: Any, source: str) -> None:
         )
     if facts.get("raw"):
         raise RefusedError(f"the snapshot of {source} holds raw files, and no keys")
+    if "family" not in facts:
+        raise RefusedError(
+            f"the snapshot of {source} was not made by safetake: its server's version is not known",
+            hint="restore it with --to, and start a server on it",
+        )
     if facts.get("form") == "aof":
         raise RefusedError(
             f"the snapshot of {source} is in append-only form: its keys cannot be told apart"

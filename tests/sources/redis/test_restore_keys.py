@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safetake.errors import RestoreError
+from safetake.errors import ConfigError, RestoreError
 from safetake.sources.redis import keys as keys_module
 from safetake.sources.redis.keys import Keys, KeysReport
 from safetake.sources.redis.live import LiveKey, read_keys
@@ -459,6 +459,14 @@ def test_patterns_are_as_the_servers(one: Case) -> None:
         theirs = {name.decode() for name in one.client.keys(pattern)}
         ours = {n for n in names if compile_pattern(pattern.encode()).fullmatch(n.encode())}
         assert ours == theirs, pattern
+
+
+def test_a_password_file_that_is_no_text_is_a_configuration_error(tmp_path: Path) -> None:
+    (tmp_path / "password").write_bytes(b"gehe\xffim")
+    found = redis_source.config("redis://127.0.0.1:1", password_file=tmp_path / "password")
+    with pytest.raises(ConfigError, match="UTF-8") as error:
+        Address.of(found)
+    assert "gehe" not in str(error.value) + error.value.hint
 
 
 def test_the_undo_file_is_private_and_whole(one: Case) -> None:

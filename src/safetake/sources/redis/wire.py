@@ -102,6 +102,11 @@ class Address:
                 raise ConfigError(
                     f"cannot read the Redis password from {config.password_file}: {error.strerror}"
                 ) from error
+            except UnicodeDecodeError:
+                raise ConfigError(
+                    f"{config.password_file} is not text in UTF-8",
+                    hint="write the Redis password into it, and nothing else",
+                ) from None
         return cls(
             host=parts.hostname or "127.0.0.1",
             port=port,
