@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.cli.conftest import Workplace
 from tests.drill.test_scenarios import configured
 
@@ -34,6 +36,7 @@ def started(home: Path) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_nothing_outlives_a_drill_that_is_killed(workplace: Workplace) -> None:
     home = Path(workplace.environment["TMPDIR"])
     configured(
