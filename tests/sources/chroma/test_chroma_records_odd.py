@@ -143,6 +143,16 @@ def test_an_undo_leaves_a_collection_that_was_made_anew_since(place: Place, tmp_
     assert (back.removed, back.put_back) == (0, 0)
     assert back.kept == ["anew: newer, the collection is gone, or was made anew since"]
     assert sorted(place.here.ids(again)) == ["of the application", "one"]
+
+    place.here.drop(again)
+    path = tmp_path / "2.jsonl"
+    assert place.restore(taken, path, "anew").created == ["anew"]
+    found = place.here.find(*PLACE, "anew")
+    assert found is not None
+    place.here.drop(found)
+    again = place.make("anew", [])
+    back = takeback.undo("v", place.config, path)
+    assert (back.dropped, back.kept) == ([], ["the collection anew: it was made anew since"])
     place.here.drop(again)
 
 

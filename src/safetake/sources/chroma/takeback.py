@@ -141,8 +141,11 @@ def _drop(
     server: WritableServer, known: dict[str, Any], made: str | None, result: TakenBack
 ) -> None:
     """Remove a collection that the restore made, unless an application has records in it."""
-    collection = _find(server, known, made)
+    collection = server.find(*_name_of(known))
     if collection is None:
+        return
+    if made not in (None, collection["id"]):
+        result.kept.append(f"the collection {known['name']}: it was made anew since")
         return
     if left := server.ids(collection):
         result.kept.append(f"the collection {known['name']}: it has {len(left)} records")
