@@ -248,3 +248,12 @@ def test_mistakes(workplace: Workplace) -> None:
         '[drill.services.app]\ncommand = ["x", "{nothing}"]\n',
     )
     assert "there is no {nothing}" in workplace.error("drill", "total-loss", code=2)[0]
+
+
+def test_what_the_kernel_does_not_refuse_is_said(workplace: Workplace) -> None:
+    configured(workplace, '[sources.queue]\ntype = "redis"\nurl = "unix:///run/redis.sock"\n')
+    document = workplace.json("drill", "partial-loss", "projects")
+    (check,) = [one for one in document["checks"] if one["name"] == "production was out of reach"]
+    assert check["found"].endswith(
+        "TCP ports and processes; not from the socket unix:///run/redis.sock"
+    )

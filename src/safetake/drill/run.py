@@ -356,15 +356,21 @@ def _draft(
     promised: dict[str, float],
 ) -> Draft:
     host, user = place()
+    kept = "kept by the kernel to its own folder, TCP ports and processes"
+    if confinement.missing():
+        found = "not enforced here: " + ", ".join(confinement.missing())
+    else:
+        urls = (str(getattr(source, "url", None)) for source in config.sources.values())
+        sockets = [url for url in urls if url.startswith("unix:")]
+        # Landlock (ABI 7) has no right for the sockets of the file system
+        found = "; ".join([kept, *(f"not from the socket {url}" for url in sockets)])
     checks = [Check.model_validate(check) for check in answer["checks"]]
     checks.append(
         Check(
             name=UNTOUCHED,
             ok=not confinement.missing() or wanted.unconfined,
-            expected="kept by the kernel to its own folder, ports and processes",
-            found="not enforced here: " + ", ".join(confinement.missing())
-            if confinement.missing()
-            else "kept by the kernel to its own folder, ports and processes",
+            expected=kept,
+            found=found,
         )
     )
     return Draft(
