@@ -189,3 +189,21 @@ def test_given_an_id_used_again_after_the_comparison_then_no_child_comes_below(
     assert set(left) == ({"c id = 1", "c id = 2"} if changed else {"c id = 2"})
     assert all("perhaps another row now" in reason for reason in left.values())
     assert ground.sql("SELECT count(*) FROM c WHERE p = 2") == [(0,)]
+
+
+def test_an_undo_among_many_children_is_no_matter_of_minutes(ground: Ground) -> None:
+    numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 100000)"
+    ground.sql(
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, up INTEGER REFERENCES t(id))",
+        f"INSERT INTO t {numbers} SELECT i, i - 1 FROM n",
+        "UPDATE t SET up = NULL WHERE id = 1",
+    )
+    ground.capture()
+    ground.sql("DELETE FROM t WHERE id % 20 = 1")  # each the parent of one that stays
+    now = ground.table("t")
+    ground.rows(apply=True)
+    ground.healthy()
+    undone = ground.undo()
+    assert (undone.inserted, undone.skipped) == ({"t": 5000}, 0)
+    assert ground.table("t") == now
+    assert undone.locked_ms < 10_000  # it was a minute: an index that was not used

@@ -250,7 +250,8 @@ def skip_referred(
         )
     if noted is not None:
         names = noted.get("identity") or identity(child)
-        same = " AND ".join(f"r.k{n} = x.{name}" for n, name in enumerate(names))
+        # without the affinity of the live column the index of `ref` can be searched
+        same = " AND ".join(f"r.k{n} = +x.{name}" for n, name in enumerate(names))
         where += f" AND NOT EXISTS (SELECT 1 FROM {UNDO}.ref_{noted['number']} AS r WHERE {same})"
     return skip(
         connection,

@@ -25,8 +25,8 @@ def create_skip(connection: apsw.Connection) -> None:
     """The list of rows that are left out: t (table), kind (ins or upd), n, reason; empty."""
     run(
         connection,
-        f"CREATE TABLE IF NOT EXISTS {SKIP} (t, kind, n, reason, PRIMARY KEY (t, kind, n))"
-        " WITHOUT ROWID",
+        f"CREATE TABLE IF NOT EXISTS {SKIP} (t INTEGER, kind TEXT, n INTEGER, reason TEXT,"
+        " PRIMARY KEY (t, kind, n)) WITHOUT ROWID",
     )
     run(connection, f"DELETE FROM {SKIP}")
 
