@@ -145,6 +145,8 @@ def test_query_in_three_forms(workplace: Workplace) -> None:
     assert len(limited["rows"]) == 3
     assert limited["truncated"]
     assert workplace.json("query", "latest", "projects", "SELECT 9e999")["rows"] == [["inf"]]
+    said = workplace.run("query", "latest", "projects", 'SELECT 1 AS "\x1b[2J"').stdout
+    assert said == "\\x1b[2J\n1\n"
 
 
 @pytest.mark.parametrize(

@@ -169,6 +169,7 @@ def _narrow(widths: list[int], right: Sequence[int], limit: int) -> None:
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> None:
     """Aligned columns under their heads; those in `right` are numbers. Raises Closed."""
+    heads = [printable(head) for head in heads]  # a query's are whatever a schema calls its columns
     cells = [[printable(cell) for cell in row] for row in rows]
     widths = [max(width(c) for c in column) for column in zip(heads, *cells, strict=True)]
     limit = columns() if sys.stdout.isatty() else sys.maxsize
