@@ -92,6 +92,14 @@ def test_home_and_nothing_else_is_expanded(monkeypatch: pytest.MonkeyPatch) -> N
             REPOSITORY + '[jobs.x]\nkind = "drill"\nscenario = "total-los"\n',
             "no scenario 'total-los'",
         ),
+        (
+            REPOSITORY + '[drill.services.x]\ncommand = ["x"]\nuses = ["project"]\n',
+            "drill.services.x.uses: there is no source 'project'",
+        ),
+        (
+            REPOSITORY + '[drill.services.x]\ncommand = ["x"]\ncontains = "ok"\n',
+            "contains goes with health",
+        ),
         (REPOSITORY + '[jobs.x]\nkind = "backpu"\n', "must be one of 'backup'"),
         (REPOSITORY + '[jobs.x]\nkind = "backup"\nschedule = "0 25 * * *"\n', "no cron expression"),
         (REPOSITORY + '[jobs.x]\nkind = "backup"\ntimezone = "Asia/Soul"\n', "no time zone"),

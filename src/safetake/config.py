@@ -302,6 +302,13 @@ class Config(Section):
                         f"which is asked by {_WAYS[kind]}, not by {end.way}"
                     )
         _check_names(self.drill.services, "drill service")
+        for drilled_name, drilled in self.drill.services.items():
+            for source in drilled.uses:
+                if source not in self.sources:
+                    raise ValueError(
+                        f"drill.services.{drilled_name}.uses: there is no source {source!r}"
+                        + nearest(source, self.sources)
+                    )
         _check_names(self.drill.scenarios, "scenario")
         for scenario_name, scenario in self.drill.scenarios.items():
             if scenario_name in BUILT_IN:

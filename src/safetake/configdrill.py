@@ -49,6 +49,8 @@ class DrillServiceConfig(Section):
             raise ValueError("exactly one of command and kubernetes is needed")
         if self.container is not None and self.kubernetes is None:
             raise ValueError("container goes with kubernetes")
+        if self.contains and not self.health:
+            raise ValueError("contains goes with health, whose answer it is looked for in")
         return self
 
 

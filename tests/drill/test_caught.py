@@ -251,9 +251,17 @@ def test_mistakes(workplace: Workplace) -> None:
 
 
 def test_what_the_kernel_does_not_refuse_is_said(workplace: Workplace) -> None:
-    configured(workplace, '[sources.queue]\ntype = "redis"\nurl = "unix:///run/redis.sock"\n')
+    configured(
+        workplace,
+        '[sources.queue]\ntype = "redis"\nurl = "unix:///run/redis.sock"\n'
+        '[drill.services.worker]\ncommand = ["false"]\nuses = ["queue"]\n'
+        '[drill.services.silent]\ncommand = ["sleep", "600"]\n',
+    )
     document = workplace.json("drill", "partial-loss", "projects")
     (check,) = [one for one in document["checks"] if one["name"] == "production was out of reach"]
     assert check["found"].endswith(
         "TCP ports and processes; not from the socket unix:///run/redis.sock"
     )
+    assert "worker was not started: it uses queue, not rehearsed here" in document["notes"]
+    told = "silent was started after the recovery; without `health` nobody can ask it"
+    assert told in document["notes"]

@@ -14,6 +14,7 @@ from safetake.configscenario import LossConfig
 from safetake.drill.items import Item, rows
 from safetake.drill.lose import add_newer, lose, pattern
 from safetake.drill.truth import Truth
+from safetake.errors import SafetakeError
 from safetake.sources.files.exclude import Exclusions
 from tests.cli.conftest import Workplace
 from tests.drill.test_scenarios import LOST, configured, drilled, failed, found
@@ -93,6 +94,16 @@ def test_a_loss_that_takes_nothing_is_not_hidden_by_another(workplace: Workplace
 def test_statements_that_can_not_be_run(workplace: Workplace) -> None:
     configured(workplace, SCENARIO.format("projects", 'sql = "DELETE FROM nothing"'))
     assert "the loss of projects can not be made: near" in failed(workplace)[0]
+
+
+def test_a_statement_is_of_one_database(tmp_path: Path) -> None:
+    for name in "ab":
+        with sqlite3.connect(tmp_path / name) as db:
+            db.execute("CREATE TABLE t (a)")
+        db.close()
+    sql = f"ATTACH '{tmp_path / 'b'}' AS b; DROP TABLE b.t"
+    with pytest.raises(SafetakeError, match="too many attached databases"):
+        lose(LossConfig(source="a", sql=sql), "sqlite", tmp_path / "a", 0, {})
 
 
 @pytest.mark.slow

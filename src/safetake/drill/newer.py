@@ -40,12 +40,14 @@ class Old:
 
 
 def connect(path: Path) -> apsw.Connection:
-    """A connection without the application's triggers: what a drill does is no act of its."""
+    """A connection without the application's triggers: what a drill does is no act of its, and
+    to this database only."""
     import apsw
 
     connection = apsw.Connection(str(path))
     connection.set_busy_timeout(10_000)
     connection.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, 0)
+    connection.limit(apsw.SQLITE_LIMIT_ATTACHED, 0)
     return connection
 
 

@@ -93,6 +93,11 @@ def drill(
         except NothingLeftError as error:
             answer = {"checks": [error.check], "steps": [], "problems": [], "measured": {}}
         answer["notes"] = [*answer.get("notes", []), *left.notes]
+        for name, service in config.drill.services.items():
+            if unused := [source for source in service.uses if source not in kinds]:
+                answer["notes"].append(
+                    f"{name} was not started: it uses {', '.join(unused)}, not rehearsed here"
+                )
         absent = [name for name in config.sources if name not in snapshot.sources]
         if absent and not needed(config, wanted.scenario, wanted.sources):
             answer["notes"].append(f"{ABSENT}{', '.join(absent)}, not in this snapshot")
