@@ -77,6 +77,15 @@ def test_keys(
         take_back_keys(settings)
 
 
+def test_a_name_with_a_line_end_is_no_line(workplace: Workplace, server: TestServer) -> None:
+    server.client().set("odd\nerror: \x1b[31mfaked", 1)
+    workplace.run("backup", "queue")
+    server.client().flushall()
+    restore = ["restore", "latest", "queue", "--in-place", "--dry-run", "--keys", "odd*"]
+    said = workplace.run(*restore).stdout
+    assert "such as odd\\nerror: \\x1b[31mfaked\n" in said
+
+
 def test_functions_are_no_keys_and_that_is_said(workplace: Workplace, server: TestServer) -> None:
     client = server.client()
     client.function_load("#!lua name=lib\nredis.register_function('f', function() return 1 end)")

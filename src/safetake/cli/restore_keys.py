@@ -220,6 +220,7 @@ def _confirmed(settings: Settings) -> bool:
 
 def _table(report: KeysReport, *, changed: bool) -> None:
     from safetake.cli import output
+    from safetake.wording import printable
 
     rows = [
         ["gone", str(report.missing), "brought back"],
@@ -230,7 +231,7 @@ def _table(report: KeysReport, *, changed: bool) -> None:
     output.table(["keys", "number", ""], rows, right=[1])
     if report.examples:
         more = " …" if len(report.examples) > _SHOWN else ""
-        output.line(output.printable_lines("such as " + ", ".join(report.examples[:_SHOWN]) + more))
+        output.line(printable("such as " + ", ".join(report.examples[:_SHOWN]) + more))
 
 
 def _print(
@@ -279,6 +280,7 @@ def _print(
 
 def _note(what: str, some: list[str]) -> None:
     from safetake.cli import output
+    from safetake.wording import printable
 
     names = ", ".join(some[:_SHOWN])
-    output.note(output.printable_lines(f"{len(some)} {what}: {names}"))
+    output.note(printable(f"{len(some)} {what}: {names}"))

@@ -51,6 +51,7 @@ def restore_collection(
     from safetake.restore.beside import choose
     from safetake.snapshots import read_manifest
     from safetake.sources.chroma import records
+    from safetake.wording import printable
 
     config = settings.load()
     reader = repository.reader()
@@ -119,7 +120,7 @@ def restore_collection(
     ):
         if some:
             names = ", ".join(some[:_SHOWN])
-            output.note(output.printable_lines(f"{len(some)} {what}: {names}"))
+            output.note(printable(f"{len(some)} {what}: {names}"))
     return 3 if report.kept or report.different else 0
 
 
@@ -136,6 +137,7 @@ def take_back(settings: Settings, path: Path | None = None) -> int:
     from safetake.operate.history import facts, recorded
     from safetake.recovery.inplace import alone
     from safetake.sources.chroma import takeback, undo
+    from safetake.wording import printable
 
     config = settings.load()
     folder = records_folder(config)
@@ -169,7 +171,7 @@ def take_back(settings: Settings, path: Path | None = None) -> int:
     ):
         if some:
             names = ", ".join(some[:_SHOWN])
-            output.note(output.printable_lines(f"{len(some)} {what}: {names}"))
+            output.note(printable(f"{len(some)} {what}: {names}"))
     return code
 
 
@@ -235,6 +237,7 @@ def _need_somebody(settings: Settings) -> None:
 
 def _print(plan: RecordsPlan) -> None:
     from safetake.cli import output
+    from safetake.wording import printable
 
     rows = [
         [
@@ -252,7 +255,7 @@ def _print(plan: RecordsPlan) -> None:
         if plan.exact and one.newer:
             more = f" and {len(one.newer) - 20} more" if len(one.newer) > 20 else ""
             names = ", ".join(one.newer[:20])
-            output.line(output.printable_lines(f"removed from {one.label}: {names}{more}"))
+            output.line(printable(f"removed from {one.label}: {names}{more}"))
         if one.changed and not plan.changed:
             output.line(
                 f"{len(one.changed)} of {one.label} were changed since: --changed puts them back"
