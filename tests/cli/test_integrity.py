@@ -51,6 +51,8 @@ def test_without_a_repository_the_stores_are_asked_all_the_same(workplace: Workp
 
 
 def test_what_makes_no_sense_is_refused(workplace: Workplace) -> None:
+    words = ("integrity", "projects", "--snapshot", "latest")
+    assert "references inside a snapshot" in workplace.error(*words, code=2)[0]
     assert "did you mean 'scripts'" in workplace.error("integrity", "script", code=2)[0]
 
 

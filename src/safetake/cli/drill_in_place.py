@@ -63,7 +63,9 @@ def run(
 
         def say(step: str, text: str) -> None:
             if not (settings.json or settings.quiet):
-                output.note(output.printable_lines(f"  {step:<24} {text}"))
+                shown = output.printable_lines(f"  {step:<24} {text}")
+                # what services answer is of any length
+                output.note(output.cut(shown, 80) if step.startswith("health:") else shown)
 
         with Progress(settings.quiet) as progress:
             document = drill_in_place(config, repository, agreed, Telling(say, progress))

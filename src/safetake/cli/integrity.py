@@ -69,12 +69,17 @@ def command(
     """
     from safetake.cli import output
     from safetake.cli.progress import Progress
-    from safetake.errors import SafetakeError
+    from safetake.errors import SafetakeError, UsageError
     from safetake.integrity import run_integrity
     from safetake.operate.history.recorded import recorded
 
     config = settings.load()
     if snapshot is not None:
+        if names or accepted or no_repository or full is not None:
+            raise UsageError(
+                "--snapshot asks for the references inside a snapshot, and for nothing else",
+                hint="leave the other options and the sources out",
+            )
         return inside_snapshot(settings, config, snapshot)
     accepted = tuple(choose(accepted, list(config.sources), "source"))
     chosen = choose(names or accepted, list(config.sources), "source") or None

@@ -82,7 +82,9 @@ def fill(text: str, known: Mapping[str, str], where: str) -> str:
         if found[1] not in known:
             raise UsageError(
                 f"{where}: there is no {found[0]}",
-                hint="known are: " + ", ".join("{" + each + "}" for each in known),
+                hint="known are: "
+                + ", ".join("{" + each + "}" for each in known)
+                + "; a service whose `uses` are not all rehearsed is left out",
             )
         return known[found[1]]
 
