@@ -14,8 +14,8 @@ import pytest
 
 from safetake.config import SqliteConfig
 from safetake.errors import BarrierTimeoutError, SourceError
-from safetake.model import CaptureContext
-from safetake.sources.sqlite import SqliteSource
+from safetake.model import BATCH_BYTES, CaptureContext
+from safetake.sources.sqlite import SqliteSource, rawfile
 from safetake.sources.sqlite.rollback import RollbackCopy
 from tests.sources.sqlite.support import add_rows, capture, database, prove
 from tests.support.memory_writer import MemoryRepository
@@ -193,13 +193,32 @@ def test_a_failure_inside_the_hold_leaves_nothing_held(
     writer.close()
 
 
+def test_what_a_thread_could_not_compare_does_not_pass_for_unchanged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(3 * BATCH_BYTES))
+
+    def without_memory(self: object, view: memoryview, offset: int, spool: object) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            raise MemoryError
+
+    monkeypatch.setattr(RollbackCopy, "_compare", without_memory)
+    with MemoryRepository(keep=False) as repository, rawfile.opened(path) as raw:
+        copy = RollbackCopy(raw, 1 << 20, repository, tmp_path)
+        copy.copy(3 * BATCH_BYTES, lambda done: None)
+        with pytest.raises(MemoryError):
+            copy.settle(3 * BATCH_BYTES)
+        copy.close()
+
+
 # What permissions do is another user's view: root reads and writes everything.
 _AS_NOBODY = """
 import os, sys
 from pathlib import Path
 from typing import Any
 from safetake.config import SqliteConfig
-from safetake.sources.sqlite import SqliteSource
+from safetake.sources.sqlite import SqliteSource, rawfile
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 state = SqliteSource("p", SqliteConfig(type="sqlite", path=Path(sys.argv[1]))).inspect()
 print(state.summary, "HINT", state.problems[0][1] if state.problems else "")

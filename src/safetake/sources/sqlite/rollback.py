@@ -82,18 +82,18 @@ class RollbackCopy:
         self._drop()
         spool = self._changed = _Spool(self._scratch, total)
         work = list(batches(total, self._chunk))
-        failures: list[SourceError] = []
+        failures: list[BaseException] = []
 
         def compare(part: Sequence[tuple[int, int]]) -> None:
-            with memoryview(bytearray(BATCH_BYTES)) as buffer:
-                for offset, length in part:
-                    if failures:
-                        return
-                    with buffer[:length] as view:
-                        try:
+            try:
+                with memoryview(bytearray(BATCH_BYTES)) as buffer:
+                    for offset, length in part:
+                        if failures:
+                            return
+                        with buffer[:length] as view:
                             self._compare(view, offset, spool)
-                        except SourceError as error:
-                            failures.append(error)
+            except BaseException as error:  # noqa: BLE001 - raised by the caller
+                failures.append(error)
 
         half = len(work) // _THREADS
         other = threading.Thread(target=compare, args=(work[:half],), name="sqlite-compare")
