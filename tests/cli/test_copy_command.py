@@ -82,7 +82,7 @@ def test_what_was_proven_is_known_when_the_first_repository_is_lost(place: Workp
     there = after_the_loss(place)
     assert [one["id"] for one in place.json(*there, "evidence", "list")] == [proven]
     assert place.json(*there, "evidence", "verify") == {
-        "documents": 1, "ok": True, "problems": []
+        "documents": 1, "ok": True, "problems": [], "notes": []
     }  # fmt: skip
     assert [one["rung"] for one in place.json(*there, "snapshots")] == ["opened"]
 

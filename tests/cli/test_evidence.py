@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 from tests.cli.conftest import Workplace
 
@@ -67,3 +68,25 @@ def test_mistakes(workplace: Workplace) -> None:
     workplace.run("evidence", "export", "--output", "x.md")
     again = workplace.error("evidence", "export", "--output", "x.md", code=2)
     assert "exists already" in again[0]
+
+
+def test_a_cut_end_is_missed_by_the_proof_that_names_it(workplace: Workplace) -> None:
+    """As on a copy, which has the proofs and not the history."""
+    document = workplace.json("verify")["evidence"]
+    for kind in ("evidence", "history"):
+        for one in (workplace.folder / "repo" / kind).iterdir():
+            one.unlink()
+    shutil.rmtree(workplace.folder.parent / ".local" / "state" / "safetake" / "history")
+    (problem,) = workplace.json("evidence", "verify", code=1)["problems"]
+    assert problem == f"evidence {document[:8]} is missing: a proof names it"
+
+
+def test_what_cannot_be_read_is_not_passed_over(workplace: Workplace) -> None:
+    workplace.run("verify")
+    (file,) = (workplace.folder / "repo" / "evidence").iterdir()
+    file.chmod(0o600)
+    file.write_bytes(b"x" + file.read_bytes()[1:])
+    listed = workplace.run("evidence", "list")
+    assert listed.stdout == ""
+    assert f"not listed: evidence/{file.name} is damaged" in listed.stderr.replace("\n  ", " ")
+    assert "no document of evidence can be read" in workplace.error("evidence", "show", code=1)[0]

@@ -13,9 +13,12 @@ from hypothesis import strategies as st
 from safetake.errors import DamagedError
 from safetake.evidence import Check, Draft, Step, load_all, parse, save, verify_chain
 from safetake.evidence.document import finished
-from safetake.evidence.store import copy_all
+from safetake.evidence.remembered import FEW
+from safetake.evidence.store import copy_all, find, heads
+from safetake.repository import Repository
+from safetake.repository.cache import IndexCache
 from safetake.storage import Kind, LocalStorage
-from tests.support.repositories import new_repository
+from tests.support.repositories import new_repository, open_repository
 
 
 def draft(name: str = "total-loss", **more: Any) -> Draft:
@@ -226,3 +229,93 @@ def test_a_damaged_document_is_named_and_keeps_nobody_from_adding(tmp_path: Path
         (problem,) = verify_chain(repository)
         assert name[:8] in problem
         assert [one.name for one in load_all(repository)] == ["after"]
+
+
+def counted(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The documents that are read from now on."""
+    read: list[str] = []
+    get = repository.storage.get
+
+    def counting(kind: Kind, name: str) -> bytes:
+        if kind == "evidence":
+            read.append(name)
+        return get(kind, name)
+
+    monkeypatch.setattr(repository.storage, "get", counting)
+    return read
+
+
+def test_one_more_document_does_not_read_all_that_are_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The chain is a line all the same, and checking it reads every document."""
+    one, two = new_repository(tmp_path / "one"), new_repository(tmp_path / "two", "another")
+    for repository in (one, two):
+        repository.cache = IndexCache(tmp_path / "caches", repository.id, repository.key)
+    read = counted(one, monkeypatch)
+    count, most = 4 * FEW, 0
+    kept: list[str] = []
+    for number in range(count):
+        read.clear()
+        document = save(one, draft(f"drill {number}", ended_ns=number + 1))
+        assert document.previous == kept[-1:]
+        kept.append(document.id)
+        most = max(most, len(read))
+    assert most <= FEW + 1
+    read.clear()
+    assert verify_chain(one, kept) == []
+    assert len(read) == count
+    assert find(one, "latest") == [document]
+
+    assert copy_all(one, two) == (count, [])
+    there = counted(two, monkeypatch)
+    save(one, draft("more"))
+    for _ in range(2):  # the first look at what was copied reads it
+        there.clear()
+        copied = copy_all(one, two)
+        read.clear()
+    assert copied == (0, [])
+    assert len(there) <= FEW + 1
+    # what another machine added meanwhile is followed; so is what came before what follows it
+    other = new_machine(one, tmp_path / "one", tmp_path / "elsewhere")
+    added = save(other, draft("of another machine"))
+    assert save(one, draft("after it")).previous == [added.id]
+
+
+def new_machine(repository: Repository, place: Path, caches: Path) -> Repository:
+    found = open_repository(place)
+    found.cache = IndexCache(caches, repository.id, repository.key)
+    return found
+
+
+def test_what_is_remembered_is_never_believed_more_than_the_repository(tmp_path: Path) -> None:
+    """Removed files are not followed, a damaged memory is none, and two at once are one fork."""
+    one = new_repository(tmp_path / "one")
+    one.cache = IndexCache(tmp_path / "caches", one.id, one.key)
+    for number in range(FEW + 2):
+        last = save(one, draft(f"drill {number}"))
+    (memory,) = tmp_path.glob("caches/*/evidence")
+    assert memory.stat().st_mode & 0o777 == 0o600
+    names = {
+        json.loads(str(document["evidence"]))["name"]: name
+        for name, document in one.documents("evidence")
+    }
+    one.storage.remove("evidence", names[f"drill {FEW + 1}"])
+    after = save(one, draft("after"))
+    assert after.previous == last.previous
+    assert verify_chain(one, [last.id, after.id]) == [
+        f"evidence {last.id[:8]} is missing: the history names it",
+    ]
+    memory.write_bytes(memory.read_bytes()[:-1])
+    assert save(one, draft("again")).previous == [after.id]
+    sides = [finished(draft(name), [after.id]) for name in ("left", "right")]
+    for side in sides:
+        one.save_document("evidence", {"evidence": side.canonical().decode()})
+    ends = {*(side.id for side in sides), *heads_of(one)}
+    assert save(one, draft("joins")).previous == sorted(ends)
+    assert len(heads_of(one)) == 1
+    assert len(load_all(one)) == FEW + 6
+
+
+def heads_of(repository: Repository) -> list[str]:
+    return heads(load_all(repository))

@@ -10,7 +10,7 @@ import pytest
 from safetake.errors import DamagedError
 from safetake.evidence import Evidence, Step, parse
 from safetake.evidence.document import finished
-from safetake.evidence.exported import check_file
+from safetake.evidence.exported import Compared, check_file
 from safetake.evidence.report import html, markdown
 from tests.evidence.test_evidence import draft
 
@@ -37,8 +37,8 @@ def test_what_was_exported_is_well_and_of_another_repository_is_not(
 ) -> None:
     file = tmp_path / f"exported{suffix}"
     file.write_text(FORMS[suffix](DOCUMENT))
-    assert check_file(file, KNOWN) == []
-    (problem,) = check_file(file, {})
+    assert check_file(file, KNOWN) == Compared()
+    problem = check_file(file, {}).problem
     assert "no such document" in problem or "no document of the repository" in problem
 
 
@@ -60,7 +60,7 @@ def test_an_edit_is_named(tmp_path: Path, suffix: str, old: str, new: str, told:
     assert old in text
     file = tmp_path / f"edited{suffix}"
     file.write_text(text.replace(old, new, 1))
-    (problem,) = check_file(file, KNOWN)
+    problem = check_file(file, KNOWN).problem
     assert problem.startswith(f"{file}: ")
     assert told in problem
 
@@ -73,16 +73,16 @@ def test_every_form_that_is_written_is_well_and_an_edit_of_it_is_named(
     text = {".html": html, ".md": markdown}[suffix](INCIDENT, language)
     file = tmp_path / f"incident{suffix}"
     file.write_text(text, encoding="utf-8")
-    assert check_file(file, {INCIDENT.id: INCIDENT}) == []
+    assert check_file(file, {INCIDENT.id: INCIDENT}) == Compared()
     for old in (
         {"en": "passed", "ko": "통과"}[language],
-        {"en": "Root cause", "ko": "근본 원인"}[language],
+        {"en": "For the review", "ko": "사후 검토"}[language],
         {"en": "after the RTO", "ko": "RTO 이후"}[language] if suffix == ".html" else "00:00:01",
     ):
         at = text.splitlines()
         number = next(i for i, line in enumerate(at, 1) if old in line)
         file.write_text(text.replace(old, "well", 1), encoding="utf-8")
-        (problem,) = check_file(file, {INCIDENT.id: INCIDENT})
+        problem = check_file(file, {INCIDENT.id: INCIDENT}).problem
         assert f"line {number} is not what evidence" in problem
         assert "well" in problem
         assert old in problem.split("instead of")[1]
@@ -102,10 +102,63 @@ def test_a_cut_and_a_longer_report(tmp_path: Path) -> None:
     file = tmp_path / "exported.md"
     text = markdown(DOCUMENT)
     file.write_text(text + "and more\n")
-    (longer,) = check_file(file, KNOWN)
+    longer = check_file(file, KNOWN).problem
     assert "'and more'" in longer
     file.write_text(text[: text.index(DOCUMENT.id)])
-    (cut,) = check_file(file, KNOWN)
+    cut = check_file(file, KNOWN).problem
     assert "it names no document" in cut
-    (gone,) = check_file(tmp_path / "gone.json", KNOWN)
+    gone = check_file(tmp_path / "gone.json", KNOWN).problem
     assert "No such file" in gone
+
+
+FILLED_IN = {
+    ".html": (
+        "<p class=room></p>",
+        "<p class=room>AT&T; a <b>disk</b> &lt; 3 days old<br></p><ul><li>Kim, 2026-12-01</ul>",
+    ),
+    ".md": ("…", "A disk < 3 days old, <https://example.org/42>.\n\n- Kim: until 2026-12-01\n"),
+}
+
+
+@pytest.mark.parametrize("language", ["en", "ko"])
+@pytest.mark.parametrize("suffix", list(FILLED_IN))
+def test_a_review_that_was_filled_in_is_told_apart_from_an_edited_fact(
+    tmp_path: Path, suffix: str, language: str
+) -> None:
+    text = {".html": html, ".md": markdown}[suffix](INCIDENT, language)
+    room, words = FILLED_IN[suffix]
+    filled = text[::-1].replace(room[::-1], words[::-1], 2)[::-1]
+    file = tmp_path / f"incident{suffix}"
+    known = {DOCUMENT.id: DOCUMENT, INCIDENT.id: INCIDENT}
+    for written in (filled, filled.replace("\n", "\r\n"), "\ufeff" + filled):
+        file.write_text(written, encoding="utf-8", newline="")
+        assert check_file(file, known) == Compared(filled_in=True)
+    # the id of another document in the review does not make it that one's report
+    file.write_text(filled + DOCUMENT.id + "\n", encoding="utf-8")
+    assert check_file(file, known) == Compared(filled_in=True)
+    for old in ("user", "1970-01-01 00:00:01", "1. step"):
+        file.write_text(filled.replace(old, "well", 1), encoding="utf-8")
+        assert "is not what evidence" in check_file(file, known).problem
+
+
+@pytest.mark.parametrize("suffix", list(FILLED_IN))
+@pytest.mark.parametrize(
+    "more",
+    [
+        "<style>.bad{display:none}</style>",
+        "<script>1</script>",
+        "<p style='position:fixed;top:0'>passed",
+        "</div>",
+        "<!-- ",
+        "<STYLE",
+    ],
+)
+def test_a_review_is_text_and_can_not_change_how_the_facts_look(
+    tmp_path: Path, suffix: str, more: str
+) -> None:
+    text = {".html": html, ".md": markdown}[suffix](INCIDENT)
+    file = tmp_path / f"incident{suffix}"
+    file.write_text(text + more, encoding="utf-8")
+    found = check_file(file, {INCIDENT.id: INCIDENT})
+    assert "its review holds" in found.problem
+    assert not found.filled_in

@@ -212,9 +212,9 @@ def test_given_the_cache_of_another_repository_or_version_then_it_is_not_used(ba
         b"",
     ]
     for changed in wrong:
-        kept(base).write_bytes(sealed_by(repository.cache._key, changed))
+        kept(base).write_bytes(sealed_by(repository.cache._file.key, changed))
         assert not opened(base).index.whole
-    kept(base).write_bytes(sealed_by(repository.cache._key, content))
+    kept(base).write_bytes(sealed_by(repository.cache._file.key, content))
     assert opened(base).index.whole
 
 

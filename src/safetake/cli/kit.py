@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import click
@@ -26,6 +25,7 @@ def command(settings: Settings, target: Path | None, with_password: bool, check:
     same, and each store must answer as its snapshot says.
     """
     from safetake.cli import output
+    from safetake.cli.newfile import write_new
     from safetake.errors import UsageError
     from safetake.kit.collect import make
     from safetake.kit.page import markdown
@@ -33,6 +33,11 @@ def command(settings: Settings, target: Path | None, with_password: bool, check:
     from safetake.operate.history import recorded
     from safetake.password import read_password
 
+    if check and target is not None:
+        raise UsageError(
+            "--check writes no page",
+            hint="write it afterwards with `safetake kit --output FILE`: it says when that was",
+        )
     path = settings.find()
     config = settings.load()
     password = read_password(config.repository)
@@ -65,21 +70,7 @@ def command(settings: Settings, target: Path | None, with_password: bool, check:
                     output.line(f"the kit {document.verdict}: evidence {document.id[:8]}")
             return run.exit_code
     if target is not None:
-        try:
-            fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            with open(fd, "w", encoding="utf-8") as file:  # noqa: PTH123
-                file.write(page)
-                file.flush()
-                os.fsync(fd)
-        except FileExistsError:
-            raise UsageError(
-                f"{target} exists already and is never overwritten", hint="name another file"
-            ) from None
-        except OSError as error:
-            raise UsageError(
-                f"{target} cannot be written: {error.strerror}",
-                hint="name a file in a folder that is there and may be written",
-            ) from error
+        write_new(target, page.encode(), mode=0o600)
     if settings.json:
         output.document({"page": page, "file": str(target) if target else None})
     elif target is None:

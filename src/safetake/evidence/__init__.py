@@ -6,6 +6,16 @@ survive the machine.
 """
 
 from safetake.evidence.document import Check, Draft, Evidence, Step, parse
-from safetake.evidence.store import load_all, save, verify_chain
+from safetake.evidence.store import each, load_all, save, verify_chain
 
-__all__ = ["Check", "Draft", "Evidence", "Step", "load_all", "parse", "save", "verify_chain"]
+__all__ = [
+    "Check",
+    "Draft",
+    "Evidence",
+    "Step",
+    "each",
+    "load_all",
+    "parse",
+    "save",
+    "verify_chain",
+]

@@ -108,7 +108,7 @@ def html(document: Evidence, language: str = "en") -> str:
     parts.append(f"<p>{escape(say('about_id'))}</p>")
     if document.kind == "runbook":
         room = "".join(f"<h3>{escape(say(key))}</h3><p class=room></p>" for key in _REVIEW)
-        parts.append(f"<h2>{escape(say('review'))}</h2>{room}")
+        parts.append(_review_heading(say, page=True) + room)
     return "\n".join(parts) + "\n"
 
 
@@ -159,9 +159,21 @@ def markdown(document: Evidence, language: str = "en") -> str:
     lines += [f"## {say('document')}", ""]
     lines += [*(f"- {_md(name)}: {_md(value)}" for name, value in _facts(document, say)), ""]
     if document.kind == "runbook":
-        lines += [f"## {say('review')}", ""]
+        lines += [_review_heading(say, page=False), ""]
         lines += [line for key in _REVIEW for line in (f"### {say(key)}", "", "…", "")]
     return "\n".join(lines)
+
+
+def review_of(text: str, document: Evidence, language: str) -> int | None:
+    """Where in a report what people fill in begins; None when it has no room for that."""
+    if document.kind != "runbook":
+        return None
+    heading = _review_heading(speaker(language), page=text.startswith("<"))
+    return text.rindex("\n" + heading) + 1 + len(heading)
+
+
+def _review_heading(say: Say, *, page: bool) -> str:
+    return f"<h2>{escape(say('review'))}</h2>" if page else f"## {say('review')}"
 
 
 def _summary(document: Evidence, say: Say) -> str:

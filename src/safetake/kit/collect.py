@@ -242,9 +242,9 @@ def _services(config: Config, secrets: list[str]) -> list[tuple[str, str]]:
 
 def _rehearsed(repository: Repository) -> Evidence | None:
     """The last rehearsal of this repository: a copy has those of the first one, too."""
-    kits = [
+    kits = (
         one
-        for one in evidence.load_all(repository)
+        for one in evidence.each(repository)
         if one.kind == "kit" and one.repository == repository.id
-    ]
-    return kits[-1] if kits else None
+    )
+    return max(kits, key=lambda one: one.ended_ns, default=None)

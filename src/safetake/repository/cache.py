@@ -44,6 +44,52 @@ def cache_folder() -> Path | None:
     return Path(base) / "safetake" if os.path.isabs(base) else None  # noqa: PTH117
 
 
+class SealedFile:
+    """A file in the cache folder of a repository. Nothing here raises for what is wrong with it."""
+
+    def __init__(self, folder: Path, name: str, key: MasterKey) -> None:
+        """`folder` is that of the repository; each name has a key of its own."""
+        self._folder = folder
+        self._name = name
+        self.key = key.subkey(f"{name} cache".encode())
+
+    def read(self) -> bytearray | None:
+        """What was written, if it is there and whole."""
+        try:
+            return Sealer(self.key).unseal(self._read(), self._name)
+        except (OSError, DamagedError, ValueError):
+            return None
+
+    def write(self, content: bytes) -> bool:
+        """Keep it instead of what is there; returns whether it was written."""
+        if len(content) + OVERHEAD <= MAX_BYTES:
+            with contextlib.suppress(OSError):
+                self._write(Sealer(self.key).seal(content))
+                return True
+        return False
+
+    def _read(self) -> bytes:
+        # whatever lies there: a link or a pipe must not lead astray or make us wait
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        with open(os.open(self._folder / self._name, flags), "rb", buffering=0) as file:  # noqa: PTH123
+            state = os.fstat(file.fileno())
+            if not stat.S_ISREG(state.st_mode) or state.st_size > MAX_BYTES:
+                raise ValueError("not a cache file")
+            return file.read(state.st_size)
+
+    def _write(self, sealed: bytearray) -> None:
+        """Beside, then renamed. Not synced: half a file does not unseal, and is none."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fresh = self._folder / f"{self._name}.new"
+        fresh.unlink(missing_ok=True)  # of a killed process; one at most is ever left
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        with open(os.open(fresh, flags, 0o600), "wb", buffering=0) as file:  # noqa: PTH123
+            left = memoryview(sealed)
+            while left:
+                left = left[file.write(left) :]
+        fresh.rename(self._folder / self._name)
+
+
 class IndexCache:
     """The kept index of one repository. Nothing here raises for what is wrong with the cache."""
 
@@ -51,16 +97,24 @@ class IndexCache:
         """`folder` is that of all caches; the repository's id becomes one in it."""
         self._folder = folder / repository
         self._repository = repository.encode()
-        self._key = key.subkey(b"index cache")
+        self._repository_key = key
+        self._file = self.beside(NAME)
         self._kept: tuple[int, int, frozenset[BlobId]] | None = None
         """(index files, blobs, trees) that are in the file."""
+
+    def beside(self, name: str) -> SealedFile:
+        """Another file of the same repository; `name` has at most 9 letters."""
+        return SealedFile(self._folder, name, self._repository_key)
 
     def load(self, names: Collection[str]) -> Index | None:
         """What is kept, if every index file that it was made of is among `names`."""
         self._kept = None
+        content = self._file.read()
+        if content is None:
+            return None
         try:
-            index = self._decode(Sealer(self._key).unseal(self._read(), NAME))
-        except (OSError, DamagedError, ValueError, struct.error):
+            index = self._decode(content)
+        except (DamagedError, ValueError, struct.error):
             return None
         if not index.files.issubset(names):
             return None
@@ -81,13 +135,7 @@ class IndexCache:
                 and len(index) - blobs <= FEW_FILES * 128
             ):
                 return False
-        content = self._encode(index)
-        if len(content) + OVERHEAD > MAX_BYTES:
-            return False
-        with contextlib.suppress(OSError):
-            self._write(Sealer(self._key).seal(content))
-            return True
-        return False
+        return self._file.write(self._encode(index))
 
     def _encode(self, index: Index) -> bytes:
         files = bytes.fromhex("".join(sorted(index.files)))
@@ -114,24 +162,3 @@ class IndexCache:
         index.files = {files[at : at + 32].hex() for at in range(0, len(files), 32)}
         index.whole = dict.fromkeys(whole[at : at + 32] for at in range(0, len(whole), 32))
         return index
-
-    def _read(self) -> bytes:
-        # whatever lies there: a link or a pipe must not lead astray or make us wait
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        with open(os.open(self._folder / NAME, flags), "rb", buffering=0) as file:  # noqa: PTH123
-            state = os.fstat(file.fileno())
-            if not stat.S_ISREG(state.st_mode) or state.st_size > MAX_BYTES:
-                raise ValueError("not a cache file")
-            return file.read(state.st_size)
-
-    def _write(self, sealed: bytearray) -> None:
-        """Beside, then renamed. Not synced: half a file does not unseal, and is none."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fresh = self._folder / f"{NAME}.new"
-        fresh.unlink(missing_ok=True)  # of a killed process; one at most is ever left
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        with open(os.open(fresh, flags, 0o600), "wb", buffering=0) as file:  # noqa: PTH123
-            left = memoryview(sealed)
-            while left:
-                left = left[file.write(left) :]
-        fresh.rename(self._folder / NAME)
