@@ -63,6 +63,24 @@ def test_a_table_of_too_many_columns_is_refused_and_holds_up_no_other(ground: Gr
     assert ground.sql("SELECT count(*) FROM t") == [(1,)]
 
 
+def test_a_table_of_as_many_columns_as_there_may_be(ground: Ground) -> None:
+    wide = ", ".join(f"c{n}" for n in range(988))
+    ground.sql(
+        f"CREATE TABLE t (id INTEGER PRIMARY KEY, {wide}, created_at)",
+        "CREATE TABLE child (id INTEGER PRIMARY KEY, t REFERENCES t(id))",
+        "INSERT INTO t (id) VALUES (1), (2)",
+        "INSERT INTO child VALUES (1, 1)",
+    )
+    ground.capture()
+    before = ground.table("t"), ground.table("child")
+    ground.sql("DELETE FROM child", "DELETE FROM t WHERE id = 1", "UPDATE t SET c3 = 9")
+    now = ground.table("t"), ground.table("child")
+    ground.rows(apply=True, changed=True, recycled=True, show=("missing", "changed", "extra"))
+    assert (ground.table("t"), ground.table("child")) == before
+    ground.undo()
+    assert (ground.table("t"), ground.table("child")) == now
+
+
 def test_a_key_that_is_no_text_in_its_encoding_is_named(ground: Ground) -> None:
     ground.sql(
         "CREATE TABLE t (k TEXT PRIMARY KEY, u UNIQUE, up TEXT REFERENCES t(k))",

@@ -32,8 +32,7 @@ CREATED = (
 )  # fmt: skip
 """Columns that never change in the life of a row: where they differ, it is another row."""
 COLUMNS = 990
-"""A changed row is kept as it was and as it shall be, in one row of at most 2000 columns; and an
-expression is at most 1000 deep."""
+"""A changed row is kept as it was and as it shall be, in one row of at most 2000 columns."""
 
 
 @dataclass(slots=True)
@@ -132,8 +131,8 @@ class TablePlan:
         others = [pair for pair in self.common if pair[0].name != self.live.key[0]]
         key = f"{old}.{quoted(self.old.key[0])}"
         above = "1" if highest is None else f"{key} > {highest}"
-        all_differ = " AND ".join(value_differs(old, o, live, c) for c, o in others)
-        guess = f"({above} OR ({all_differ}))" if len(others) > 1 else f"({above})"
+        same = any_of([f"NOT ({value_differs(old, o, live, c)})" for c, o in others])
+        guess = f"({above} OR NOT ({same}))" if len(others) > 1 else f"({above})"
         if self.created is None:
             return guess
         mine, theirs = self.created
