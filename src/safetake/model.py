@@ -186,9 +186,9 @@ class Check:
 
 
 Progress = Callable[[str, int, int], None]
-Wanted = Callable[[str, bool], bool]
-"""Whether an entry of a source, and all below it, is wanted: its path in the source, and whether it
-is a folder."""
+Wanted = Callable[[str, bool, bool], bool | None]
+"""Whether an entry of a source is wanted; None: neither it nor anything below it. Asked with its
+path in the source, whether it is a folder, and whether the folder that it is in is wanted."""
 """(what, bytes done, bytes in all or 0 when unknown); called from any thread, often."""
 
 

@@ -91,13 +91,12 @@ def plan_node(
     plan = RestorePlan(split=split)
     if node.type == "dir":
         named: set[str] = set()
-        waiting = [(path, node, wanted is None)]
+        waiting = [(path, node, wanted is None or bool(wanted("", True, False)))]
         while waiting:  # no recursion: a tree may be deeper than Python's stack
-            place, folder, whole = waiting.pop()
-            if whole and wanted is not None:
+            place, folder, mine = waiting.pop()
+            if mine and wanted is not None:
                 named.add(place)
-            some = None if whole else wanted
-            waiting += reversed(_folder(reader, place, folder, plan, some))
+            waiting += reversed(_folder(reader, place, folder, mine, plan, wanted))
         if wanted is not None:
             plan.keep_folders(path, named)
     elif node.type == "file":
@@ -109,9 +108,14 @@ def plan_node(
 
 
 def _folder(
-    reader: Reader, path: str, folder: Node, plan: RestorePlan, wanted: Wanted | None
+    reader: Reader,
+    path: str,
+    folder: Node,
+    whole: bool,
+    plan: RestorePlan,
+    wanted: Wanted | None,
 ) -> list[tuple[str, Node, bool]]:
-    """Plan one folder; returns the folders in it, and whether all of each is wanted."""
+    """Plan one folder; returns the folders in it, and whether each is wanted."""
     if path.count("/") > MAX_DEPTH:
         raise DamagedError(f"{path[:80]}…: more than {MAX_DEPTH} folders deep")
     if folder.subtree is None:
@@ -123,8 +127,8 @@ def _folder(
     for node in nodes:
         place = f"{path}/{node.name}"
         is_folder = node.type == "dir"
-        mine = wanted is None or wanted(place.partition("/")[2], is_folder)
-        if not (mine or is_folder):
+        mine = wanted is None or wanted(place.partition("/")[2], is_folder, whole)
+        if mine is None or not (mine or is_folder):
             continue
         if is_folder:
             base = node.name.removesuffix(PARTS_SUFFIX)

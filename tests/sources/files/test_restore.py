@@ -334,6 +334,25 @@ def test_what_is_excluded_is_never_touched(tmp_path: Path) -> None:
     assert names == {".", "d", "d/file", "d/e", "d/e/a.tmp", "cache", "cache/z"}
 
 
+def test_what_is_excluded_by_now_does_not_come_back_with_the_folder_that_it_was_in(
+    tmp_path: Path,
+) -> None:
+    case = Case(tmp_path)
+    (case.live / "a" / "cache").mkdir(parents=True)
+    (case.live / "a" / "cache" / "1").write_text("then no one excluded it")
+    (case.live / "a" / "kept").write_text("x")
+    case.snapshot()
+    shutil.rmtree(case.live / "a")
+    (case.live / "other").write_text("x")
+    config = case.config.model_copy(update={"exclude": ["cache/"]})
+    case.steps.restorer = FilesRestorer("scripts", config)
+    case.steps.run()
+    assert {path.name for path in case.live.rglob("*")} == {"a", "kept", "other"}
+    case.steps.restorer.switch_back(case.work)
+    assert {path.name for path in case.live.rglob("*")} == {"other"}
+    case.repository.close()
+
+
 def test_a_folder_with_excluded_entries_does_not_give_way_to_a_file(tmp_path: Path) -> None:
     case = Case(tmp_path, exclude=["*.tmp"])
     (case.live / "x").write_text("a file")

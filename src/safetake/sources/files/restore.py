@@ -106,11 +106,17 @@ class FilesRestorer:
         return parent if same and os.access(parent, os.W_OK | os.X_OK) else folder
 
     def wanted(self, options: Mapping[str, Any]) -> Wanted | None:
-        """What the paths name."""
-        selection = self._selection(options)
-        if selection.everything:
+        """What the paths name, and nothing that is excluded by now."""
+        selection, exclusions = self._selection(options), self._exclusions
+        if selection.everything and exclusions.empty:
             return None
-        return lambda path, folder: selection.names(path, folder=folder)
+
+        def wanted(path: str, folder: bool, above: bool) -> bool | None:
+            if exclusions.match(path, folder=folder):
+                return None
+            return above or selection.names(path, folder=folder)
+
+        return wanted
 
     def check_staged(self, work: RestoreWork) -> list[Check]:
         """Counted and hashed; raw files are only counted."""
