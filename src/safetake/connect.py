@@ -26,7 +26,16 @@ def open_storage(repository: RepositoryConfig) -> Storage:
             hint="give the path of a folder",
         )
     storage = LocalStorage(Path(location))
-    return storage if repository.overlay is None else OverlayStorage(storage, repository.overlay)
+    if repository.overlay is None:
+        return storage
+    try:
+        repository.overlay.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"[repository] overlay {repository.overlay} cannot be made: {error.strerror}",
+            hint="name a folder that may be written",
+        ) from error
+    return OverlayStorage(storage, repository.overlay)
 
 
 def open_repository(config: Config) -> Repository:

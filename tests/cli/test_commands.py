@@ -200,6 +200,23 @@ def test_doctor_without_a_configuration(empty: Workplace) -> None:
     assert "safetake init" in found["findings"][0]["hint"]
 
 
+def test_a_repository_that_must_stay_as_it_is(workplace: Workplace) -> None:
+    """As evidence of an attack: everything can be asked, and what is written lies elsewhere."""
+    config = workplace.folder / "safetake.toml"
+    config.write_text(config.read_text().replace("lock_wait", 'overlay = "changes"\nlock_wait'))
+
+    def content() -> dict[str, bytes]:
+        files = (workplace.folder / "repo").rglob("*")
+        return {str(path): path.read_bytes() for path in files if path.is_file()}
+
+    before = content()
+    for words in (["check", "--read-data"], ["verify"], ["evidence", "verify"], ["backup"]):
+        workplace.run(*words)
+    workplace.run("restore", "latest", "--to", "out")
+    assert content() == before
+    assert workplace.json("snapshots")[0]["rung"] == "opened"
+
+
 def test_keys(workplace: Workplace) -> None:
     (first,) = workplace.json("key", "list")
     new = workplace.folder / "new-password"
