@@ -180,8 +180,8 @@ def show(report: IntegrityReport, quiet: bool) -> None:
         return
     for (check, why), names in _unasked(report).items():
         where = f"{', '.join(names)}: {check}" if any(names) else check
-        output.line(output.printable_lines(f"not asked  {where}"))
-        output.line(output.printable_lines(f"             {why}"))
+        output.paragraph(output.printable_lines(f"not asked  {where}"))
+        output.paragraph(output.printable_lines(f"             {why}"))
     output.line(f"{summary(report)}, {report.seconds:.1f} s")
 
 
@@ -224,13 +224,13 @@ def _problem(finding: Finding) -> None:
 
     word, colour = ("ERROR", "31") if finding.level == "error" else ("warning", "33")
     text = f"{_where(finding)}: {finding.detail or 'no'}"
-    output.line(f"{output.style(f'{word:<7}', colour)}    {output.printable_lines(text)}")
+    output.paragraph(f"{output.style(f'{word:<7}', colour)}    {output.printable_lines(text)}")
     for one in finding.ids[:_SHOWN_IDS]:
-        output.line(f"             {output.printable_lines(one)}")
+        output.paragraph(f"             {output.printable_lines(one)}")
     if len(finding.ids) > _SHOWN_IDS:
-        output.line(f"             … {len(finding.ids) - _SHOWN_IDS} more with --json")
+        output.paragraph(f"             … {len(finding.ids) - _SHOWN_IDS} more with --json")
     if finding.hint:
-        output.line(f"           hint: {output.printable_lines(finding.hint)}")
+        output.paragraph(f"           hint: {output.printable_lines(finding.hint)}")
 
 
 def _where(finding: Finding) -> str:
