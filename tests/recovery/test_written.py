@@ -162,6 +162,30 @@ def test_a_service_that_the_boot_started_is_stopped_before_the_data_goes_back(
     site.is_old()
 
 
+def test_nothing_moves_under_an_application_that_nobody_can_stop(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Started by hand after a crash: it would go on with a file that is nowhere any more."""
+    cut_off(site, monkeypatch)
+    monkeypatch.setattr("safetake.recovery.engine._PATIENCE_S", 0.3)
+    program = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT 1 FROM "
+    program += "episodes').fetchall(); print(flush=True); sys.stdin.read()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, site.data / "p.db"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    for _ in range(2):
+        with pytest.raises(RefusedError, match=f"in use by .*{process.pid}"):
+            roll_back(site.config, site.telling())
+        assert site.state()["rows"] == site.new["rows"]
+    process.communicate()
+    roll_back(site.config, site.telling())
+    site.is_old()
+
+
 def test_and_before_a_resume_goes_on_with_the_switch(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -474,6 +474,9 @@ class Engine:
                     self._services[service].switch(source, begun["old"])
                     if service not in journal.plan["stop"]:
                         self._services[service].restart()
+        for one in switched:
+            if one.work.mode == "offline" and f"back:{one.name}" not in journal.begun:
+                one.quiet(_PATIENCE_S)  # who has the restored data open would go on with it
         kept = self._kept(switched, opening)
         for one in reversed(switched):
             if one.name not in kept and not journal.step(f"back:{one.name}"):

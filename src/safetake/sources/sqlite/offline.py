@@ -42,9 +42,12 @@ class Offline:
         self._path = path
 
     def quiet(self, work: RestoreWork) -> None:
-        """Raises RefusedError when anybody has the database open."""
+        """Raises RefusedError when anybody has the database open; once the new file is in, anybody
+        who can be seen: nobody else could open it while it changed."""
         if not self._planned(work):
             refuse_users(self._path)
+        elif self._is_in(work):
+            refuse_open(self._path, files_of(self._path))
 
     def switch(self, work: RestoreWork) -> None:
         """The old set aside, the new file in."""
@@ -62,7 +65,7 @@ class Offline:
         """The new file out, the old set back, the name last."""
         if self._planned(work):
             away, into = self._swaps(work)
-            if (moves := into.moves()) and _identity(moves[-1].new or "") is None:
+            if self._is_in(work):
                 self._drop_companions()
             into.backward()
             away.backward()
@@ -73,6 +76,10 @@ class Offline:
 
     def _swaps(self, work: RestoreWork) -> tuple[Swap, Swap]:
         return Swap(work.work / _AWAY), Swap(work.work / _IN)
+
+    def _is_in(self, work: RestoreWork) -> bool:
+        moves = self._swaps(work)[1].moves()
+        return bool(moves) and _identity(moves[-1].new or "") is None
 
     def _planned(self, work: RestoreWork) -> bool:
         return all(swap.planned for swap in self._swaps(work))
