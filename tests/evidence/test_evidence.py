@@ -77,6 +77,7 @@ def test_given_any_bytes_parse_says_what_is_wrong(data: bytes) -> None:
         ({"targets": {"rto_seconds": 5.0}, "measured": {"rto_seconds": 5.0}}, "passed"),
         ({"targets": {"rto_seconds": 5.0}, "measured": {"rto_seconds": 5.1}}, "failed"),
         ({"targets": {"rto_seconds": 5.0}}, "failed"),
+        ({"steps": [Step(name="s", started_ns=0, seconds=2, target_seconds=1)]}, "failed"),
     ],
 )
 def test_the_verdict_is_worked_out(change: dict[str, Any], verdict: str) -> None:

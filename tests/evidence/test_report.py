@@ -18,7 +18,7 @@ from tests.evidence.test_evidence import draft
 from tests.support.browser import browser
 from tests.support.report import looked_at
 
-NASTY = "<script>alert(1)</script>|`*\x1b[31m"
+NASTY = "<script>alert(1)</script>|`*\x1b[31m\u202edessap"
 
 
 class Elements(HTMLParser):
@@ -48,6 +48,8 @@ def test_given_any_words_no_element_comes_of_them(words: str) -> None:
         ),
         [],
     )
+    for text in (html(document), markdown(document)):
+        assert not [c for c in text if not (c.isprintable() or c.isspace())], "it is obeyed"
     found = Elements()
     found.feed(html(document))
     plain = Elements()

@@ -176,6 +176,30 @@ def test_two_ways_that_are_wrong_together(
     assert document.verdict == "failed"
 
 
+def test_a_command_that_hangs_is_a_failed_check(
+    workplace: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Evidence, and nothing that goes on in a folder that is gone."""
+    from safetake.kit import rehearse
+    from safetake.kit.collect import make
+
+    monkeypatch.setattr(rehearse, "_TIMEOUT_S", 0.05)
+    file = workplace.folder / "safetake.toml"
+    monkeypatch.chdir(workplace.folder)
+    with open_repository(configfile.load(file)) as repository:
+        kit = make(configfile.load(file), repository, file, with_password=False)
+        document = rehearse.check_kit(kit, repository, "password", None)
+    assert document.verdict == "failed"
+    hung = [check for check in document.checks if str(check.found).startswith("no end after")]
+    assert any("restore latest" in check.name for check in hung)
+
+
+def test_a_check_writes_no_page(workplace: Workplace) -> None:
+    said = workplace.error("kit", "--check", "--output", "kit.md", code=2)
+    assert "writes no page" in said[0]
+    assert not (workplace.folder / "kit.md").exists()
+
+
 @pytest.mark.slow
 def test_the_password_is_in_no_process_list(empty: Workplace) -> None:
     secret = "xyzzy-plugh-4711"

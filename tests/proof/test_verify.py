@@ -14,9 +14,17 @@ import pytest
 
 from safetake.config import Config, RepositoryConfig, SqlCheck, SqliteConfig
 from safetake.errors import SafetakeError
+from safetake.evidence import load_all
 from safetake.proof.verify import question, verify
 from safetake.repository import Repository
-from safetake.snapshots import FAILED, OPENED, READ_BACK, STORED, find_snapshot
+from safetake.snapshots import (
+    FAILED,
+    OPENED,
+    READ_BACK,
+    STORED,
+    find_snapshot,
+    read_manifest,
+)
 from tests.support.repositories import (
     database,
     files_source,
@@ -104,6 +112,25 @@ def test_damage_is_the_answer_and_outweighs_what_was(repository: Repository) -> 
     opened = verify(again, None, found, "open")
     assert not opened.ok
     assert any(pack in problem for problem in opened.problems)
+
+
+def test_what_came_to_no_question_proves_nothing_and_claims_nothing(
+    repository: Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not that bytes decrypt, which nobody looked at; and not that it is opened."""
+    found = find_snapshot(repository, "latest")
+    real = read_manifest(repository.reader(), found)
+    assert real is not None
+    nothing = {**real, "sources": {}}
+    monkeypatch.setattr("safetake.proof.verify.read_manifest", lambda *_: nothing)
+    report = verify(repository, None, found, "open")
+    assert not report.ok
+    assert report.rung == FAILED
+    (document,) = load_all(repository)
+    assert document.verdict == "failed"
+    (check,) = document.checks
+    assert (check.name, check.ok) == ("opened", False)
+    assert "names no source" in str(check.found)
 
 
 def test_a_failure_is_only_outweighed_by_a_proof_as_deep(repository: Repository) -> None:

@@ -80,6 +80,11 @@ class Step(_Part):
     known: bool = True
     """Not when nobody could say whether it is good: no failure, and never shown as a success."""
 
+    @property
+    def good(self) -> bool:
+        """Whether it neither failed nor took longer than it may."""
+        return self.ok and (self.target_seconds is None or self.seconds <= self.target_seconds)
+
     @model_serializer(mode="wrap")
     def _short(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         # documents from before `known` keep their canonical form, and so their id
@@ -141,7 +146,7 @@ class Draft(_Part):
     @property
     def passed(self) -> bool:
         """Whether everything that was asked is good, and anything was asked at all."""
-        good = all(check.ok for check in self.checks) and all(step.ok for step in self.steps)
+        good = all(check.ok for check in self.checks) and all(step.good for step in self.steps)
         return bool(self.checks) and good and not self.problems and not self.missed
 
 

@@ -6,8 +6,9 @@ What evidence itself says (names of checks, answers, problems) stays as it was w
 from __future__ import annotations
 
 from collections.abc import Callable
+from html import escape
 
-from safetake.wording import duration, size
+from safetake.wording import duration, printable, size
 
 LANGUAGES = ("en", "ko")
 
@@ -100,6 +101,16 @@ def speaker(language: str) -> Say:
         return LABELS[key][column].format(**gaps)
 
     return say
+
+
+def visible(text: str) -> str:
+    """Without what a terminal obeys or what turns words around: such characters by their code."""
+    return "".join(c if c.isspace() else printable(c) for c in text)
+
+
+def escaped(text: str) -> str:
+    """Text for HTML."""
+    return escape(visible(text))
 
 
 def quantity(name: str, say: Say) -> str:

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
 from safetake.clock import go_time
 from safetake.evidence.document import Check, Evidence
-from safetake.evidence.labels import Say, amount, quantity, speaker
-from safetake.evidence.timeline import STYLE, clock, good, meter, spent, state, timeline
+from safetake.evidence.labels import Say, amount, escaped, quantity, speaker, visible
+from safetake.evidence.timeline import STYLE, clock, meter, spent, state, timeline
 from safetake.wording import duration
 
 _STYLE = (
@@ -68,32 +67,32 @@ def html(document: Evidence, language: str = "en") -> str:
         "<meta http-equiv=Content-Security-Policy content=\"default-src 'none';"
         " style-src 'unsafe-inline'\">",
         "<meta name=viewport content='width=device-width,initial-scale=1'>",
-        f"<title>{escape(title)}</title><style>{_STYLE}</style>",
-        f"<h1>{escape(title)}</h1>",
+        f"<title>{escaped(title)}</title><style>{_STYLE}</style>",
+        f"<h1>{escaped(title)}</h1>",
         f"<p><span class='verdict {kind}'>{'✓' if passed else '✗'} "
-        f"{escape(_verdict(document, say))}</span> "
-        f"{escape(_summary(document, say))}</p>",
+        f"{escaped(_verdict(document, say))}</span> "
+        f"{escaped(_summary(document, say))}</p>",
     ]
     if problems := _problems(document, say):
-        items = "".join(f"<li class=bad>{escape(text)}</li>" for text in problems)
-        parts.append(f"<h2>{escape(say('problems'))}</h2><ul>{items}</ul>")
+        items = "".join(f"<li class=bad>{escaped(text)}</li>" for text in problems)
+        parts.append(f"<h2>{escaped(say('problems'))}</h2><ul>{items}</ul>")
     if document.unknown:
-        items = "".join(f"<li>{escape(text)}</li>" for text in _unknown(document))
-        parts.append(f"<h2>{escape(say('unknowns'))}</h2><ul>{items}</ul>")
+        items = "".join(f"<li>{escaped(text)}</li>" for text in _unknown(document))
+        parts.append(f"<h2>{escaped(say('unknowns'))}</h2><ul>{items}</ul>")
     if document.measured or document.targets:
-        parts.append(f"<h2>{escape(say('measured_heading'))}</h2>" + _quantities(document, say))
+        parts.append(f"<h2>{escaped(say('measured_heading'))}</h2>" + _quantities(document, say))
     if document.steps:
         parts.append(
-            f"<h2>{escape(say('timeline'))}</h2>"
+            f"<h2>{escaped(say('timeline'))}</h2>"
             + timeline(document.steps, say, document.deadline_ns)
         )
-    parts.append(f"<h2>{escape(say('checks', count=len(document.checks)))}</h2>")
+    parts.append(f"<h2>{escaped(say('checks', count=len(document.checks)))}</h2>")
     heads = [say("source"), say("check"), say("expected"), say("found")]
     rows = [
         [
             _mark("ok" if check.ok else "FAILED", say),
-            escape(check.source),
-            escape(check.name) + (f"<br>{escape(check.detail)}" if check.detail else ""),
+            escaped(check.source),
+            escaped(check.name) + (f"<br>{escaped(check.detail)}" if check.detail else ""),
             _code(check.expected),
             _code(check.found),
         ]
@@ -101,13 +100,13 @@ def html(document: Evidence, language: str = "en") -> str:
     ]
     parts.append(_table("checks", ["", *heads], rows, {1: heads[0], 3: heads[2], 4: heads[3]}))
     if document.notes:
-        notes = "".join(f"<li>{escape(note)}</li>" for note in document.notes)
-        parts.append(f"<h2>{escape(say('notes'))}</h2><ul>{notes}</ul>")
-    facts = [[escape(name), escape(value)] for name, value in _facts(document, say)]
-    parts.append(f"<h2>{escape(say('document'))}</h2>" + _table("facts", [], facts))
-    parts.append(f"<p>{escape(say('about_id'))}</p>")
+        notes = "".join(f"<li>{escaped(note)}</li>" for note in document.notes)
+        parts.append(f"<h2>{escaped(say('notes'))}</h2><ul>{notes}</ul>")
+    facts = [[escaped(name), escaped(value)] for name, value in _facts(document, say)]
+    parts.append(f"<h2>{escaped(say('document'))}</h2>" + _table("facts", [], facts))
+    parts.append(f"<p>{escaped(say('about_id'))}</p>")
     if document.kind == "runbook":
-        room = "".join(f"<h3>{escape(say(key))}</h3><p class=room></p>" for key in _REVIEW)
+        room = "".join(f"<h3>{escaped(say(key))}</h3><p class=room></p>" for key in _REVIEW)
         parts.append(_review_heading(say, page=True) + room)
     return "\n".join(parts) + "\n"
 
@@ -173,7 +172,7 @@ def review_of(text: str, document: Evidence, language: str) -> int | None:
 
 
 def _review_heading(say: Say, *, page: bool) -> str:
-    return f"<h2>{escape(say('review'))}</h2>" if page else f"## {say('review')}"
+    return f"<h2>{escaped(say('review'))}</h2>" if page else f"## {say('review')}"
 
 
 def _summary(document: Evidence, say: Say) -> str:
@@ -221,7 +220,7 @@ def _problems(document: Evidence, say: Say) -> list[str]:
     for step in document.steps:
         if not step.ok:
             found.append(step.name + (f": {step.detail}" if step.detail else ""))
-        elif not good(step):
+        elif not step.good:
             took, target = duration(step.seconds), duration(step.target_seconds or 0)
             found.append(say("step_slow", name=step.name, took=took, target=target))
     for check in document.checks:
@@ -249,9 +248,9 @@ def _measured(document: Evidence) -> list[tuple[str, float | None, float | None,
 def _quantities(document: Evidence, say: Say) -> str:
     rows = [
         [
-            escape(quantity(name, say)),
-            escape(amount(name, measured) or say("not_measured")),
-            escape(amount(name, target)),
+            escaped(quantity(name, say)),
+            escaped(amount(name, measured) or say("not_measured")),
+            escaped(amount(name, target)),
             _mark(word, say),
             "" if measured is None or target is None else meter(measured, target),
         ]
@@ -278,12 +277,12 @@ def _short(value: Any) -> str:
 
 def _code(value: Any) -> str:
     text = _value(value)
-    return f"<code>{escape(text)}</code>" if text else ""
+    return f"<code>{escaped(text)}</code>" if text else ""
 
 
 def _mark(word: str, say: Say) -> str:
     kind = {"ok": "good", "FAILED": "bad", "MISSED": "bad"}.get(word)
-    text = escape(say(word))
+    text = escaped(say(word))
     return f"<span class={kind}>{text}</span>" if kind else text
 
 
@@ -294,8 +293,8 @@ def _table(
     labels: Mapping[int, str] | None = None,
 ) -> str:
     """Cells are HTML; `labels` by column stand before a cell where there is no room for heads."""
-    marked = {at: f" data-label='{escape(text)}'" for at, text in (labels or {}).items()}
-    head = "".join(f"<th>{escape(word)}</th>" for word in heads)
+    marked = {at: f" data-label='{escaped(text)}'" for at, text in (labels or {}).items()}
+    head = "".join(f"<th>{escaped(word)}</th>" for word in heads)
     lines = [f"<tr>{head}</tr>"] if heads else []
     for row in rows:
         cells = (f"<td{marked.get(at, '')}>{cell}</td>" for at, cell in enumerate(row))
@@ -305,8 +304,8 @@ def _table(
 
 def _md(text: str) -> str:
     """Text that Markdown shows as it is, on one line."""
-    text = " ".join(text.split())
-    for mark in "\\`*_[]<>|#":
+    text = visible(" ".join(text.split()))
+    for mark in "\\`*_[]<>|#&~":
         text = text.replace(mark, "\\" + mark)
     return text
 

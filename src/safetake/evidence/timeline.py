@@ -8,11 +8,10 @@ neither needs colour. A bar is never thinner than can be seen, so a step of mill
 from __future__ import annotations
 
 from collections.abc import Sequence
-from html import escape
 
 from safetake.clock import go_time
 from safetake.evidence.document import Step
-from safetake.evidence.labels import Say
+from safetake.evidence.labels import Say, escaped
 from safetake.wording import duration
 
 STYLE = """
@@ -60,11 +59,11 @@ def timeline(steps: Sequence[Step], say: Say, deadline_ns: int | None = None) ->
     scale = max([whole, *drawn]) or 1.0
     rows = [_row(step, start, scale, deadline, say) for step in steps]
     until = "" if deadline_ns is None else say("all_by", at=clock(deadline_ns))
-    label = escape(say("timeline_of", count=len(steps)))
+    label = escaped(say("timeline_of", count=len(steps)))
     return (
         f"{DEFINITIONS}<div class=steps role=list aria-label='{label}'>{''.join(rows)}"
         f"<div class=axis><span>{clock(start)}</span>"
-        f"<span>{escape(until)}</span><span>{duration(scale)}</span></div></div>"
+        f"<span>{escaped(until)}</span><span>{duration(scale)}</span></div></div>"
     )
 
 
@@ -83,14 +82,9 @@ def spent(seconds: float) -> str:
     return f"{seconds * 1000:.0f} ms" if seconds < 0.1 else duration(seconds)
 
 
-def good(step: Step) -> bool:
-    """Whether it neither failed nor took longer than it may."""
-    return step.ok and (step.target_seconds is None or step.seconds <= step.target_seconds)
-
-
 def state(step: Step) -> str:
     """`FAILED`, `unknown` or `ok`."""
-    return "FAILED" if not good(step) else "ok" if step.known else "unknown"
+    return "FAILED" if not step.good else "ok" if step.known else "unknown"
 
 
 def clock(ns: int) -> str:
@@ -100,20 +94,20 @@ def clock(ns: int) -> str:
 
 def _row(step: Step, start: int, scale: float, deadline: float | None, say: Say) -> str:
     kind = {"FAILED": "bad", "unknown": "unknown", "ok": "good"}[state(step)]
-    said = "" if kind == "good" else f" <b class={kind}>{escape(say(state(step)))}</b>"
-    detail = f"<small>{escape(step.detail)}</small>" if step.detail else ""
+    said = "" if kind == "good" else f" <b class={kind}>{escaped(say(state(step)))}</b>"
+    detail = f"<small>{escaped(step.detail)}</small>" if step.detail else ""
     target = _target(step, start)
     most = mark = ""
     if step.target_seconds is not None and target is not None:
-        most = f"<small>{escape(say('at_most', target=duration(step.target_seconds)))}</small>"
+        most = f"<small>{escaped(say('at_most', target=duration(step.target_seconds)))}</small>"
         mark = _mark(target / scale) if target <= scale else ""
     if deadline is not None:
         late = _end(step, start) > deadline
-        most = f"<small>{escape(say('late'))}</small>" if late else ""
+        most = f"<small>{escaped(say('late'))}</small>" if late else ""
         mark = _mark(deadline / scale) if 0 <= deadline <= scale else ""
     at = (step.started_ns - start) / 1e9
     return (
-        f"<div class=step role=listitem><div class=name>{escape(step.name)}{said}{detail}</div>"
+        f"<div class=step role=listitem><div class=name>{escaped(step.name)}{said}{detail}</div>"
         f"<div class=bar><svg class=track aria-hidden=true>"
         f"{_bar(at / scale, step.seconds / scale, kind)}{mark}</svg></div>"
         f"<div class=took>{spent(step.seconds)}{most}</div></div>"

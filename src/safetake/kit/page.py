@@ -132,8 +132,8 @@ def _password(kit: Kit) -> list[str]:
     lines = ["## 1. The password", ""]
     if kit.first.password is None:
         lines.append(
-            f"It is not on this page. Write it into a file `{PASSWORD_FILE}` (one line, mode 0600) "
-            "in a new, empty folder with enough room, and go on in that folder."
+            f"It is not on this page. In a new, empty folder with enough room, where all else "
+            f"happens, too: `umask 077; cat > {PASSWORD_FILE}`, then type it, Enter, and Ctrl-D."
         )
     else:
         lines += [
@@ -170,8 +170,9 @@ def _with_safetake(kit: Kit) -> list[str]:
     lines = [
         "## 2. With safetake",
         "",
-        f"`pip install safetake=={kit.version}` or newer (Python 3.11 or newer). Not to be had? "
-        "Go to 3, which needs nothing of it.",
+        f"`python3 -m venv venv && . venv/bin/activate && pip install safetake=={kit.version}` or "
+        "newer (Python 3.11 or newer). Not to be had, or no network? Go to 3, which needs nothing "
+        "of it. Type what stands after each `$`.",
         "",
         "```console",
         f"$ printf '%s' {shlex.quote(minimal)} > {CONFIG_FILE}",
@@ -195,7 +196,9 @@ def _without(kit: Kit) -> list[str]:
     lines = [
         "## 3. Without safetake",
         "",
-        "restic 0.14 or newer and Python 3.8 or newer are enough:",
+        "restic 0.14 or newer (`apt install restic`, or one file from "
+        "github.com/restic/restic/releases, to be fetched on another machine, too) and Python 3.8 "
+        "or newer are enough:",
         "",
         "```console",
         f"$ {restic} snapshots --tag safetake",

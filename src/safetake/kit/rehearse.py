@@ -7,10 +7,12 @@ the snapshot says: two ways that are wrong together are not enough.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shlex
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -37,6 +39,7 @@ from safetake.kit.page import (
 from safetake.proof.verify import OPEN_TIMEOUT_S, question
 from safetake.scratch import scratch_folder
 from safetake.snapshots import find_snapshot
+from safetake.wording import duration
 
 if TYPE_CHECKING:
     from safetake.repository import Repository
@@ -80,21 +83,13 @@ def check_kit(
             began, at = time.monotonic(), now_ns()
             # by a file: the password may be in it, and a process list is no place for one
             script.write_text(command + "\n", encoding="utf-8")
-            done = subprocess.run(
-                _confined(["sh", str(script)], folder, kit),
-                cwd=work, env=environment, stdin=subprocess.DEVNULL, capture_output=True,
-                check=False, timeout=_TIMEOUT_S,
-            )  # fmt: skip
+            code, said = _ran(_confined(["sh", str(script)], folder, kit), work, environment)
             spent = time.monotonic() - began
-            good = done.returncode == 0
-            last = (done.stderr.decode("utf-8", "replace").strip().splitlines() or [""])[-1]
+            good = code == 0
             if (key := MEASURED.get(_fills(command))) is not None:
                 measured[key] = measured.get(key, 0.0) + spent
             steps.append(Step(name=hidden, started_ns=at, seconds=spent, ok=good))
-            checks.append(
-                Check(name=hidden, ok=good, expected="exit code 0",
-                      found=f"exit code {done.returncode}" + ("" if good else f": {last}"))
-            )  # fmt: skip
+            checks.append(Check(name=hidden, ok=good, expected="exit code 0", found=said))
         for name in kit.stores:
             checks += _compared(kit, name, work, folder)
         if any(not check.ok for check in checks) and _moved(kit, repository):
@@ -118,6 +113,25 @@ def check_kit(
             problems=problems,
         ),
     )
+
+
+def _ran(words: list[str], work: Path, environment: dict[str, str]) -> tuple[int | None, str]:
+    """Its exit code, and in words how it ended. Nothing that it started goes on after it."""
+    process = subprocess.Popen(
+        words, cwd=work, env=environment, stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+    try:
+        errors = process.communicate(timeout=_TIMEOUT_S)[1]
+    except subprocess.TimeoutExpired:
+        return None, f"no end after {duration(_TIMEOUT_S)}"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    last = (errors.decode("utf-8", "replace").strip().splitlines() or [""])[-1]
+    code = process.returncode
+    return code, f"exit code {code}" + (f": {last}" if code else "")
 
 
 def _compared(kit: Kit, name: str, work: Path, folder: Path) -> list[Check]:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from safetake import __version__
 from safetake.clock import go_time, now_ns
-from safetake.errors import DamagedError
+from safetake.errors import DamagedError, UsageError
 from safetake.model import Check, Progress
 from safetake.restore.beside import choose, restore_to
 from safetake.restore.plan import plan_node
@@ -110,7 +110,8 @@ def verify(
     """Prove a snapshot and record the result. Never raises DamagedError: damage is the answer.
 
     `config` gives the user's own checks for sources that are still configured. `scratch` is where
-    copies are opened (needs the size of the largest source). Raises StorageError.
+    copies are opened (needs the size of the largest source). Raises StorageError; UsageError, and
+    records nothing, when a snapshot of stock restic, which has no facts, is to be opened.
     """
     started, started_ns = time.perf_counter(), now_ns()
     report = VerifyReport(snapshot.id, level)
@@ -161,9 +162,11 @@ def _evidence(repository: Repository, report: VerifyReport, started_ns: int) -> 
     from safetake.evidence.versions import place, versions
 
     host, user = place()
-    blobs = evidence.Check(
-        name="every byte decrypts and hashes to its name", ok=report.ok, found=report.bytes
-    )
+    if report.level == "read":
+        whole = "every byte decrypts and hashes to its name"
+        alone = evidence.Check(name=whole, ok=report.ok, found=report.bytes)
+    else:  # it did not come to a question
+        alone = evidence.Check(name="opened", ok=report.ok, found=report.problems[:1])
     asked = [
         evidence.Check(
             name=check.name,
@@ -189,7 +192,7 @@ def _evidence(repository: Repository, report: VerifyReport, started_ns: int) -> 
             repository=repository.id,
             snapshot=report.snapshot,
             versions=versions(),
-            checks=asked or [blobs],
+            checks=asked or [alone],
             steps=[evidence.Step(name=report.level, started_ns=started_ns, seconds=seconds)],
             measured={"seconds": seconds, "bytes": float(report.bytes)},
             problems=report.problems[:_KEPT_PROBLEMS],
@@ -240,9 +243,12 @@ def _open(
 ) -> None:
     manifest = read_manifest(repository.reader(), snapshot)
     if manifest is None:
-        raise DamagedError(
-            f"snapshot {snapshot.id[:8]} was not made by safetake: there are no facts to compare"
+        raise UsageError(
+            f"snapshot {snapshot.id[:8]} was not made by safetake: there are no facts to compare",
+            hint="`safetake verify --level read` proves every byte of it",
         )
+    if not manifest["sources"]:
+        raise DamagedError(f"snapshot {snapshot.id[:8]}: its manifest names no source to open")
     for name, entry in manifest["sources"].items():
         with scratch_folder(scratch) as folder:
             try:
