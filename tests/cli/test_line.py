@@ -179,6 +179,27 @@ def test_exit_130_interrupted_releases_the_lock(workplace: Workplace, number: in
     assert len(workplace.json("snapshots")) == 1
 
 
+def test_exit_130_also_when_nobody_reads_it(workplace: Workplace) -> None:
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n"
+    process = subprocess.Popen(
+        workplace.command("query", "latest", "projects", endless, "--csv"),
+        cwd=workplace.folder,
+        env=workplace.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stderr.close()
+    assert process.stdout.readline() == b"i\r\n"
+    process.send_signal(signal.SIGTERM)
+    while process.stdout.read(1 << 20):
+        pass
+    process.stdout.close()
+    assert process.wait(60) == 130
+    assert not list(Path(workplace.environment["TMPDIR"]).glob("safetake-error-*"))
+
+
 def test_broken_pipe_is_silent(workplace: Workplace) -> None:
     sql = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 500000)"
     sql += " SELECT i FROM n"

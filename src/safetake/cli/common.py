@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,9 +80,17 @@ class Command(click.Command):
         self.params.extend(global_options())
 
     def invoke(self, ctx: click.Context) -> Any:
-        """As click, which would end silently on a broken socket and call an early end an abort."""
+        """As click, which would end silently on a broken socket, call an early end an abort, and
+        fail at an interrupt when nobody reads stderr.
+        """
         try:
             return super().invoke(ctx)
+        except KeyboardInterrupt as interrupt:
+            if sys.stderr.isatty():
+                from safetake.cli import output
+
+                output.note("")  # below the ^C
+            raise click.Abort from interrupt
         except (BrokenPipeError, EOFError) as error:
             from safetake.errors import SafetakeError
 
