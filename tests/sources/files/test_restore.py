@@ -224,7 +224,7 @@ def test_what_the_snapshot_does_not_have_is_kept_and_told(case: Case) -> None:
     inner = [b"new folder", b"new folder/in it", b"new folder/in it/file"]
     assert kept == [b"b/new", b"empty/new link", *inner]
     (kept_line,) = outline.warnings
-    assert kept_line.startswith("4 files are not in the snapshot and are kept: b/")
+    assert kept_line.startswith("4 files are not in the snapshot and kept: b/")
 
 
 def test_what_the_snapshot_does_not_have_goes_when_asked_for_and_comes_back(case: Case) -> None:

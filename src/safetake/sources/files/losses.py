@@ -59,7 +59,8 @@ def look_into(
         loss.newer, loss.examples = extra, look.examples
     elif extra:
         warnings.append(
-            f"{extra} files are not in the snapshot and are kept: {names}"
+            ("1 file is" if extra == 1 else f"{extra} files are")
+            + f" not in the snapshot and kept: {names}"
             + (" …" if extra > 5 else "")
         )
     if look.guessed:
