@@ -16,8 +16,9 @@ import pytest
 from safetake import configfile, sandbox
 from safetake.configscenario import ScenarioConfig
 from safetake.drill.aftermath import Aftermath
+from safetake.drill.twin import fill
 from safetake.drill.without import refuse_unhidden
-from safetake.errors import ConfigError, RefusedError
+from safetake.errors import ConfigError, RefusedError, UsageError
 from tests.cli.conftest import Workplace
 from tests.support.redis_server import running
 
@@ -561,6 +562,15 @@ def test_mistakes(workplace: Workplace) -> None:
     config.write_text(config.read_text().replace("[drill]\n", "[drill]\ntimeout = 6\n"))
     said, _ = failed(workplace, scenario="slow")
     assert "took longer than 6 s, at `hold: what the scenario says must be true`" in said
+
+
+def test_placeholders() -> None:
+    known = {"projects": "/p", "port:a.b": "1", "x": "{projects}"}
+    text = '{projects} {port:a.b} {x} {"port": 8, "b": {}} {} { projects}'
+    assert fill(text, known, "w") == '/p 1 {projects} {"port": 8, "b": {}} {} { projects}'
+    for wrong in ("{project}", "{port:ab}", '{"a": "{project}"}'):
+        with pytest.raises(UsageError, match=r"w: there is no \{p"):
+            fill(wrong, known, "w")
 
 
 @pytest.mark.slow
