@@ -137,7 +137,9 @@ class RetentionConfig(KeepConfig):
     timezone: Zone = Field(default="UTC", description="zone in which hours, days and months begin")
     floor: Span = Field(default=3600, ge=0, description="seconds: nothing younger is removed")
     safety: CalendarSpan = Field(
-        default="30d", description="how long snapshots of what a restore replaced are kept"
+        default="30d",
+        description="how long what a restore replaced is kept: its snapshots, and undo files of "
+        "rows, records and keys",
     )
     keep_tags: list[str] = Field(
         default=["keep"], description="snapshots with one of these tags are never removed"

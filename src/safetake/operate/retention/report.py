@@ -21,6 +21,8 @@ class PruneReport:
     notes: list[str] = field(default_factory=list)
     space: dict[str, Any] = field(default_factory=dict)
     """What the repository says of the space: bytes freed, written again, left unused."""
+    undo_files: list[str] = field(default_factory=list)
+    """Of restores of rows, records and keys, too old to be undone."""
     seconds: float = 0.0
 
     @property
@@ -60,6 +62,7 @@ class PruneReport:
             "freed_bytes": self.space.get("freed_bytes", 0),
             "repacked_bytes": self.space.get("repacked_bytes", 0),
             "held": self.held,
+            "undo_files": len(self.undo_files),
         }
 
     def as_dict(self) -> dict[str, Any]:
@@ -73,6 +76,7 @@ class PruneReport:
             "kept": sum(1 for _ in self.decisions) - len(removed),
             "held": self.held,
             "notes": self.notes,
+            "undo_files": self.undo_files,
             "groups": [group.as_dict() for group in self.groups],
             "seconds": round(self.seconds, 3),
         }

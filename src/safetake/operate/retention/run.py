@@ -10,13 +10,17 @@ from __future__ import annotations
 import time
 from collections.abc import Collection
 from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
 
 from safetake import clock
 from safetake.errors import RefusedError
+from safetake.operate.retention import undofiles
+from safetake.operate.retention.calendar import Span
 from safetake.operate.retention.survey import has_rules, survey
 
 if TYPE_CHECKING:
     from safetake.config import Config
+    from safetake.configjobs import RetentionConfig
     from safetake.model import Progress
     from safetake.operate.retention.report import PruneReport
     from safetake.repository import Repository
@@ -57,6 +61,7 @@ def run_prune(
         report.seconds = time.perf_counter() - started
         return report
     plan = plan_prune(repository, report.forget, max_unused=retention.max_unused, progress=progress)
+    old = undofiles.outdated(config.restore.state, _safe_since(report, retention))
     if dry_run:
         report.space = plan.as_dict()
     else:
@@ -71,5 +76,17 @@ def run_prune(
         report = seen[-1]
         report.settle(result.removed)
         report.space = result.as_dict()
+        undofiles.remove(old)
+    report.undo_files = [str(path) for path in old]
     report.seconds = time.perf_counter() - started
     return report
+
+
+def _safe_since(report: PruneReport, retention: RetentionConfig) -> int:
+    """What a restore replaced before that is not kept: counted as for safety snapshots."""
+    now = clock.now_ns()
+    times = [one.snapshot.time_ns for one in report.decisions if one.snapshot.ours]
+    newest = max((time for time in times if time <= now), default=0)
+    if not newest:
+        return 0
+    return Span.parse(retention.safety).before(newest, ZoneInfo(retention.timezone))
