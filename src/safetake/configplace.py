@@ -8,6 +8,7 @@ from pathlib import Path
 from safetake.errors import ConfigError
 
 VARIABLE = "SAFETAKE_CONFIG"
+_KIT = "after a loss the recovery kit says what to write"
 PLACES = (Path("safetake.toml"), Path("/etc/safetake/safetake.toml"))
 
 
@@ -21,7 +22,8 @@ def find(given: Path | None = None) -> Path:
     if given is not None:
         if not os.path.exists(given):  # noqa: PTH110 - Path.exists raises where it may not look
             raise ConfigError(
-                f"there is no configuration file {given}", hint="`safetake init` writes one"
+                f"there is no configuration file {given}",
+                hint=f"`safetake init` writes one; {_KIT}",
             )
         return given
     for place in PLACES:
@@ -29,5 +31,5 @@ def find(given: Path | None = None) -> Path:
             return place
     raise ConfigError(
         "no configuration file: neither ./safetake.toml nor /etc/safetake/safetake.toml exists",
-        hint=f"`safetake init` writes one; or name it with --config FILE or ${VARIABLE}",
+        hint=f"name it with --config FILE or ${VARIABLE}; `safetake init` writes one; {_KIT}",
     )

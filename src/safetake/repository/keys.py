@@ -144,8 +144,9 @@ def find_key(storage: Storage, password: str) -> tuple[MasterKey, str]:
             hint="bring a file of keys/ back from a copy: without one nothing can be decrypted",
         )
     raise WrongPasswordError(
-        f"wrong password: none of the {tried} keys of {storage.location} opens with it",
-        hint="check password_file, password_env or password_command in the configuration",
+        f"wrong password: no key of {storage.location} opens with it ({tried} tried)",
+        hint="check password_file, password_env or password_command in the configuration; every "
+        "password that was ever added opens it",
     )
 
 
