@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import time
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -67,3 +69,19 @@ def test_only_addresses_are_invited() -> None:
     found = parsed(ics(Meeting("u", NOW, NOW, 60, "s", people=[*people, "x\r\nY:z@a"])))
     assert found["ATTENDEE"] == ["mailto:a@example.org", "mailto:c@example.org"]
     assert "Y" not in found
+
+
+def test_a_time_that_no_clock_shows_is_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    from safetake.runbook.afterwards import _moment
+
+    monkeypatch.setenv("TZ", "CET-1CEST,M3.5.0,M10.5.0/3")
+    time.tzset()
+    try:
+        assert _moment("2027-03-28 02:30") is None, "the clocks go from 2 to 3"
+        assert _moment("2027-02-30 10:00") is None
+        found = _moment("2027-03-28 03:30")
+        assert found is not None
+        assert found.isoformat() == "2027-03-28T03:30:00+02:00"
+    finally:
+        monkeypatch.undo()
+        time.tzset()

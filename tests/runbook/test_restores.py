@@ -18,6 +18,21 @@ def slow_to_stop(place: Workplace) -> None:
     (place.folder / "up").touch()
 
 
+def cut_off_by_hand(place: Workplace) -> None:
+    """`safetake restore latest projects`, killed while the service is being stopped."""
+    by_hand = subprocess.Popen(
+        place.command("restore", "latest", "projects", "--in-place", "--yes"),
+        cwd=place.folder,
+        env=place.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    until(lambda: (place.folder / "stopping").exists(), "the stop")
+    by_hand.kill()
+    by_hand.wait()
+    (place.folder / "go").touch()
+
+
 def test_one_that_was_cut_off_is_not_said_to_have_gone_back(destroyed: Workplace) -> None:
     slow_to_stop(destroyed)
     with terminal(destroyed, "runbook", "--yes") as person:
@@ -47,17 +62,7 @@ def test_one_of_fewer_sources_is_not_taken_for_the_whole(destroyed: Workplace) -
         person.expect(r"Replace the live data[^\n]*: $")
         person.interrupt()
         person.end()
-    by_hand = subprocess.Popen(
-        destroyed.command("restore", "latest", "projects", "--in-place", "--yes"),
-        cwd=destroyed.folder,
-        env=destroyed.environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    until(lambda: (destroyed.folder / "stopping").exists(), "the stop")
-    by_hand.kill()
-    by_hand.wait()
-    (destroyed.folder / "go").touch()
+    cut_off_by_hand(destroyed)
     said = destroyed.run("runbook", "--resume", "--yes").stdout
     assert "was interrupted" in said
     assert "is the live data now" in said
@@ -91,3 +96,22 @@ def test_one_that_was_taken_back_by_hand_is_not_the_live_data(workplace: Workpla
     assert "ended by itself" not in said
     assert said.index("4/10") < said.index("is the live data now")
     assert text.read_text(encoding="utf-8").startswith("장면")
+
+
+def test_one_that_was_cut_off_before_the_runbook_is_decided_about_first(
+    destroyed: Workplace,
+) -> None:
+    slow_to_stop(destroyed)
+    cut_off_by_hand(destroyed)
+    stopped = destroyed.run("runbook", "--yes", code=1)
+    assert "was interrupted" in stopped.stdout
+    assert "stopped at step 3" in stopped.stderr
+    assert not (destroyed.folder / "projects.db").exists()
+    with terminal(destroyed, "runbook", "--resume") as person:
+        person.answer("which sources")
+        person.answer("Resume it, roll it back", "rollback")
+        person.expect(r"Replace the live data[^\n]*: $")
+        person.interrupt()
+        person.end()
+    assert destroyed.run("runbook", "--resume", "--yes").returncode == 0
+    whole(destroyed)

@@ -170,9 +170,11 @@ def meeting(walk: Walk) -> Found:
 def _moment(text: str) -> datetime | None:
     """Local time; None when it is not one, or no clock shows it."""
     try:
-        return datetime.strptime(text.strip(), "%Y-%m-%d %H:%M").astimezone()
+        wanted = datetime.strptime(text.strip(), "%Y-%m-%d %H:%M")
+        found = wanted.astimezone()
     except (ValueError, OverflowError, OSError):
         return None
+    return found if found.replace(tzinfo=None) == wanted else None
 
 
 def _proposed(now: datetime) -> datetime:

@@ -189,6 +189,8 @@ def saved(walk: Walk) -> Found:
         if ran.told:
             break
         walk.failure(ran)
+        if _ended_open(walk):
+            continue
         what = walk.choose("q_not_possible", ("again", "older", "stop"), "stop")
         if what == "older":
             refuse(walk)
@@ -199,6 +201,25 @@ def saved(walk: Walk) -> Found:
     found.detail = f"{lost}; {walk.say('will_save')}"
     found.check("safetake restore --in-place --dry-run", True, "possible", "possible")
     return found
+
+
+def _ended_open(walk: Walk) -> bool:
+    """Whether a restore was open, such as one by hand before this runbook, and a person has decided
+    about it. Nobody else does: before step 4 nothing is replaced that was not asked about.
+    """
+    from safetake.recovery.inplace import restores_folder
+    from safetake.recovery.journal import open_restore
+
+    there = open_restore(restores_folder(walk.config))
+    if there is None:
+        return False
+    walk.say("open_restore", restore=there.id[:8], id=str(there.plan["snapshot"])[:8])
+    options = ("resume", "rollback", "stop")
+    what = walk.choose("q_open_restore", options, "stop", remember=False)
+    ran = walk.commands.run("restore", f"--{what}")
+    if ran.error:
+        walk.failure(ran)
+    return True
 
 
 def refuse(walk: Walk) -> None:
