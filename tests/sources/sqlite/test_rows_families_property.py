@@ -276,7 +276,6 @@ def could_come_back(ground: Ground, scene: Scene, shape: Shape, row: Row) -> boo
     connection = apsw.Connection(str(ground.path))
     try:
         connection.pragma("foreign_keys", False)
-        before = Counter(connection.execute("PRAGMA foreign_key_check").fetchall())
         connection.execute("BEGIN").fetchall()
         try:
             connection.execute(
@@ -286,7 +285,15 @@ def could_come_back(ground: Ground, scene: Scene, shape: Shape, row: Row) -> boo
             ).fetchall()
         except apsw.ConstraintError:
             return False
-        return not Counter(connection.execute("PRAGMA foreign_key_check").fetchall()) - before
+        named = dict(zip(columns, values, strict=True))
+        for at, reference in enumerate(shape.references):
+            target = scene.shapes[reference.target]
+            parent = [named[name] for name in shape.reference_columns(at, scene.shapes)]
+            here = " AND ".join(f"{name} = ?" for name in target.key_columns)
+            asked = f"SELECT count(*) FROM {target.name} WHERE {here}"
+            if None not in parent and not connection.execute(asked, parent).get:
+                return False
+        return True
     finally:
         connection.close(True)
 

@@ -156,6 +156,7 @@ def _write(
         if reason is None:
             return expected
         if first == end:
+            failed.append(first)
             run(
                 connection,
                 f"INSERT INTO {SKIP} VALUES (?, ?, ?, ?)",
@@ -165,7 +166,24 @@ def _write(
         middle = (first + end) // 2
         return write(first, middle) + write(middle + 1, end)
 
-    return write(1, last) if last else 0
+    failed: list[int] = []
+    done = write(1, last) if last else 0
+    backwards = True
+    while kind == "upd" and failed:
+        # a changed row may have waited for a value that another one has given up since
+        waiting, failed = sorted(failed, reverse=backwards), []
+        backwards = not backwards
+        before = done
+        for n in waiting:
+            run(
+                connection,
+                f"DELETE FROM {SKIP} WHERE t = ? AND kind = ? AND n = ?",
+                (rows.number, kind, n),
+            )
+            done += write(n, n)
+        if done == before:
+            break
+    return done
 
 
 def _changes(connection: apsw.Connection, statement: str, span: tuple[int, int]) -> int:
