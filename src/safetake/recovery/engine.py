@@ -27,9 +27,15 @@ from safetake.errors import (
 from safetake.model import Progress, RestoreWork, Session
 from safetake.recovery import workfolder, written
 from safetake.recovery.journal import BACK, COMMIT, Journal
-from safetake.recovery.one import Once, One, OpenRepository, all_well
+from safetake.recovery.one import (
+    Once,
+    One,
+    OpenRepository,
+    all_well,
+    configured,
+    refuse_unknown_services,
+)
 from safetake.recovery.outcome import Outcome, RolledBackError
-from safetake.recovery.plan import whereabouts
 from safetake.restore.beside import restore_to
 from safetake.snapshots import SAFETY_TAG
 
@@ -64,32 +70,11 @@ class Engine:
         """Services that this process has stopped: nobody else started them since."""
         self._ones: dict[str, One] = {}
         for name, told in journal.plan["sources"].items():
-            source = config.sources.get(name)
-            if source is None or source.type != told["type"]:
-                raise RefusedError(
-                    f"the open restore {journal.id} is about the source {name!r} "
-                    f"({told['type']}), and the configuration has none like that",
-                    hint="use the configuration that the restore was begun with",
-                )
-            live = whereabouts(source)
-            if told.get("live", live) != live:
-                raise RefusedError(
-                    f"the open restore {journal.id} is about {name!r} at {told['live']}, and the "
-                    f"configuration says {live}",
-                    hint="use the configuration that the restore was begun with",
-                )
+            source = configured(config, journal, name)
             self._ones[name] = One(
                 name, restorer(name, source), self._work(name, told), told["saved"]
             )
-        used = {*journal.plan["stop"], *journal.plan["gate"]}
-        used |= {service for service, _ in journal.plan["switch"]}
-        for name in used:
-            if name not in config.services:
-                raise RefusedError(
-                    f"the open restore {journal.id} stops the service {name!r}, "
-                    "and the configuration has none of that name",
-                    hint="use the configuration that the restore was begun with",
-                )
+        refuse_unknown_services(config, journal)
         self._services: dict[str, Service] = build_all(config)
 
     def _work(self, name: str, told: dict[str, Any]) -> RestoreWork:
@@ -135,9 +120,10 @@ class Engine:
         try:
             self.back(text, opening)
         except SafetakeError as second:
+            also = f"; {second.hint}" if second.hint else ""
             raise RestoreError(
                 f"{text}\nand the way back failed: {second}",
-                hint=f"mend that, then `safetake restore --rollback`{_also(second.hint)}",
+                hint=f"mend that, then `safetake restore --rollback`{also}",
             ) from error
         if not isinstance(error, SafetakeError):
             raise error
@@ -507,33 +493,6 @@ class Engine:
         self._journal.end("committed" if committed else "rolled back")
 
     def _outcome(self) -> Outcome:
-        journal = self._journal
-        safety = {
-            step.partition(":")[2]: str(facts["snapshot"])
-            for step, facts in journal.done.items()
-            if step.startswith("safety:")
-        }
-        steps = [(s, float(f["seconds"])) for s, f in journal.done.items() if "seconds" in f]
-        down = [n for n, (step, _) in enumerate(steps) if step.startswith("stop:")]
-        return Outcome(
-            id=journal.id,
-            snapshot=str(journal.plan["snapshot"]),
-            ended=journal.ended,
-            safety=safety,
-            seconds=sum(spent for _, spent in steps),
-            downtime=sum(spent for _, spent in steps[down[0] :]) if down else 0.0,
-            steps=steps,
-            reason=journal.reason,
-            written={
-                step.partition(":")[2]: str(facts["snapshot"])
-                for step, facts in journal.done.items()
-                if step.startswith("keep:") and "snapshot" in facts
-            },
-            warnings=self._warnings,
-            problems=self._problems,
-            sources=list(self._ones),
-        )
-
-
-def _also(hint: str) -> str:
-    return f"; {hint}" if hint else ""
+        outcome = Outcome.of(self._journal)
+        outcome.warnings, outcome.problems = self._warnings, self._problems
+        return outcome

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 
 from safetake.errors import DamagedError, RefusedError
 from safetake.model import Check, Restorer, RestoreWork
+from safetake.recovery.plan import whereabouts
 
 if TYPE_CHECKING:
+    from safetake.config import Config, SourceConfig
+    from safetake.recovery.journal import Journal
     from safetake.repository import Repository
     from safetake.snapshots import SnapshotInfo
 
@@ -67,3 +70,37 @@ def all_well(name: str, checks: list[Check]) -> None:
         )
     if not checks:
         raise DamagedError(f"{name}: no question was asked of it")
+
+
+_SAME = "use the configuration that the restore was begun with"
+
+
+def configured(config: Config, journal: Journal, name: str) -> SourceConfig:
+    """The source that the restore was begun with, where it was then. Raises RefusedError."""
+    told, source = journal.plan["sources"][name], config.sources.get(name)
+    if source is None or source.type != told["type"]:
+        raise RefusedError(
+            f"the open restore {journal.id} is about the source {name!r} ({told['type']}), and the "
+            "configuration has none like that",
+            hint=_SAME,
+        )
+    live = whereabouts(source)
+    if told.get("live", live) != live:
+        raise RefusedError(
+            f"the open restore {journal.id} is about {name!r} at {told['live']}, and the "
+            f"configuration says {live}",
+            hint=_SAME,
+        )
+    return source
+
+
+def refuse_unknown_services(config: Config, journal: Journal) -> None:
+    """Raises RefusedError when the configuration lacks a service that the restore uses."""
+    used = {*journal.plan["stop"], *journal.plan["gate"]}
+    used |= {service for service, _ in journal.plan["switch"]}
+    for name in sorted(used - set(config.services)):
+        raise RefusedError(
+            f"the open restore {journal.id} stops the service {name!r}, and the configuration has "
+            "none of that name",
+            hint=_SAME,
+        )

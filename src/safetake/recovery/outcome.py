@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetake.errors import SafetakeError
+
+if TYPE_CHECKING:
+    from safetake.recovery.journal import Journal
 
 
 class RolledBackError(SafetakeError):
@@ -34,6 +37,24 @@ class Outcome:
     """Services that did not start again on the data from before."""
     sources: list[str] = field(default_factory=list)
 
+    @classmethod
+    def of(cls, journal: Journal) -> Outcome:
+        """What a journal says of it."""
+        steps = [(s, float(f["seconds"])) for s, f in journal.done.items() if "seconds" in f]
+        down = [n for n, (step, _) in enumerate(steps) if step.startswith("stop:")]
+        return cls(
+            id=journal.id,
+            snapshot=str(journal.plan["snapshot"]),
+            ended=journal.ended,
+            safety=_snapshots(journal, "safety:"),
+            seconds=sum(spent for _, spent in steps),
+            downtime=sum(spent for _, spent in steps[down[0] :]) if down else 0.0,
+            steps=steps,
+            reason=journal.reason,
+            written=_snapshots(journal, "keep:"),
+            sources=list(journal.plan["sources"]),
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """The JSON of `restore --in-place`."""
         return {
@@ -50,6 +71,15 @@ class Outcome:
             "warnings": self.warnings,
             "problems": self.problems,
         }
+
+
+def _snapshots(journal: Journal, step: str) -> dict[str, str]:
+    """By source: the snapshot that a step of that name took."""
+    return {
+        name.removeprefix(step): str(facts["snapshot"])
+        for name, facts in journal.done.items()
+        if name.startswith(step) and "snapshot" in facts
+    }
 
 
 def downtime(timeline: list[tuple[str, int, float, bool]]) -> float:
