@@ -44,6 +44,7 @@ _CHECKERS = tuple(
         "configjobs",
         "configkube",
         "configscenario",
+        "configservices",
         "ids",
         "wording",
     )
