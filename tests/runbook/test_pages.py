@@ -28,6 +28,7 @@ IN_PASSING = {
     "safetake restore --rollback",
     "safetake restore --undo",
     "safetake evidence list --kind runbook",
+    "safetake evidence verify incident.md",
 }
 """What the test below runs, in the order of a bad night."""
 
@@ -59,6 +60,11 @@ def test_they_work(destroyed: Workplace, tmp_path: Path, language: str) -> None:
     destroyed.run("runbook", "--abandon")
     listed = destroyed.json("evidence", "list", "--kind", "runbook")
     assert [one["verdict"] for one in listed] == ["failed"]
+    (report,) = destroyed.folder.rglob("incident.md")
+    review = report.read_text(encoding="utf-8").rstrip() + "\n\nThe disk was full.\n"
+    report.write_text(review, encoding="utf-8")
+    said = destroyed.run("evidence", "verify", str(report)).stderr
+    assert "facts untouched" in said, said
 
     for way, there in (("--rollback", False), ("--resume", True)):
         killed_restore(destroyed)

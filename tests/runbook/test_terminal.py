@@ -99,7 +99,7 @@ def test_killed_in_the_middle_of_the_restore_and_resumed(destroyed: Workplace) -
     ]
     assert 600 < document["measured"]["rto_seconds"] < document["targets"]["rto_seconds"] == 2700
     notes = "\n".join(document["notes"])
-    assert "interrupted and resumed 1 times" in notes
+    assert "interrupted and resumed: 1" in notes
     assert "decision, step 7" in notes
     report = (destroyed.folder / "out" / "incident.md").read_text(encoding="utf-8")
     assert document["id"] in report

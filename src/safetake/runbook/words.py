@@ -460,7 +460,7 @@ TABLE: dict[str, dict[str, str]] = {
     },
     "by_default": {"en": "the default", "ko": "기본값"},
     "note_resumed": {
-        "en": "the runbook was interrupted and resumed {count} times",
+        "en": "times that the runbook was interrupted and resumed: {count}",
         "ko": "런북이 {count}번 중단되었다가 재개되었습니다",
     },
 }
