@@ -186,10 +186,10 @@ class Check:
 
 
 Progress = Callable[[str, int, int], None]
+"""(what, bytes done, bytes in all or 0 when unknown); called from any thread, often."""
 Wanted = Callable[[str, bool, bool], bool | None]
 """Whether an entry of a source is wanted; None: neither it nor anything below it. Asked with its
 path in the source, whether it is a folder, and whether the folder that it is in is wanted."""
-"""(what, bytes done, bytes in all or 0 when unknown); called from any thread, often."""
 
 
 @dataclass(slots=True)
