@@ -27,7 +27,7 @@ from safetake.sources.sqlite.rows.schema import NONE
 from safetake.sources.sqlite.rows.sql import decoder, number, run
 from safetake.sources.sqlite.rows.triggers import Firing, firing, set_enabled
 from safetake.sources.sqlite.rows.undo import Rows, UndoFolder
-from safetake.sources.sqlite.rows.writing import SKIP, insert, kept, know, learnt, skip, update
+from safetake.sources.sqlite.rows.writing import SKIP, insert, kept, skip, until_known, update
 
 NAMED = 100
 """Rows that are left out are named up to this many."""
@@ -160,8 +160,8 @@ def _write(
 ) -> tuple[dict[str, int], dict[str, int]]:
     """Update, then insert, parents first; again without changed rows whose parents failed."""
     links = [(key.child, key.parent) for key in schema.references]
-    while True:
-        run(connection, "SAVEPOINT safetake_write")
+
+    def attempt() -> tuple[tuple[dict[str, int], dict[str, int]], bool]:
         updated: dict[str, int] = {}
         inserted: dict[str, int] = {}
         for name, rows in by_name.items():
@@ -172,14 +172,9 @@ def _write(
             members = [by_name[name] for name in circle]
             fire = {rows.number: decided[rows.number][0].fire for rows in members}
             inserted |= _insert_circle(connection, members, schema, fire)
-        left_out = []
-        if _updated_orphans(connection, by_name, schema):
-            left_out = learnt(connection, "upd")
-            run(connection, "ROLLBACK TO safetake_write")
-        run(connection, "RELEASE safetake_write")
-        if not left_out:
-            return updated, inserted
-        know(connection, left_out)
+        return (updated, inserted), _updated_orphans(connection, by_name, schema) > 0
+
+    return until_known(connection, "upd", attempt)
 
 
 def _possible_only(
@@ -209,22 +204,17 @@ def _insert_circle(
     connection: apsw.Connection, members: list[Rows], schema: Schema, fire: Mapping[int, bool]
 ) -> dict[str, int]:
     """Insert tables that refer to each other, or one; again without those whose parents failed."""
-    while True:
+
+    def attempt() -> tuple[dict[str, int], bool]:
         _without_orphans(connection, members, schema)
-        run(connection, "SAVEPOINT safetake_circle")
         inserted = {}
         for rows in members:
             set_enabled(connection, fire[rows.number])
             inserted[rows.table.name] = insert(connection, rows)
-        orphans = _without_orphans(connection, members, schema, inserted=True)
-        left_out = []
-        if orphans:  # a constraint kept their parents out: begin again, knowing that
-            left_out = learnt(connection, "ins")
-            run(connection, "ROLLBACK TO safetake_circle")
-        run(connection, "RELEASE safetake_circle")
-        if not orphans:
-            return inserted
-        know(connection, left_out)
+        # a constraint may have kept their parents out
+        return inserted, _without_orphans(connection, members, schema, inserted=True) > 0
+
+    return until_known(connection, "ins", attempt)
 
 
 def _without_orphans(

@@ -26,9 +26,8 @@ from safetake.sources.sqlite.rows.writing import (
     SKIP,
     create_skip,
     delete,
-    know,
-    learnt,
     skip,
+    until_known,
     update,
 )
 
@@ -159,9 +158,9 @@ def _back(
     by_name = {rows.table.name: rows for rows in written}
     links = [(key.child, key.parent) for key in schema.references]
     changes = f"SELECT count(*) FROM {SKIP} WHERE kind = 'upd'"
-    while True:
+
+    def attempt() -> tuple[tuple[dict[str, int], dict[str, int]], bool]:
         before = number(connection, changes)
-        run(connection, "SAVEPOINT safetake_back")
         removed, put = {}, {}
         for circle in reversed(groups(list(by_name), links)):
             _unreferred_only(connection, circle, by_name, schema, record.get("references", []))
@@ -172,14 +171,9 @@ def _back(
             _possible_only(connection, rows, schema, record.get("orphans", []))
             set_enabled(connection, updating[rows.number].fire)
             put[rows.table.name] = update(connection, rows, "b")
-        left_out = []
-        if number(connection, changes) > before:
-            left_out = learnt(connection, "upd")
-            run(connection, "ROLLBACK TO safetake_back")
-        run(connection, "RELEASE safetake_back")
-        if not left_out:
-            return removed, put
-        know(connection, left_out)
+        return (removed, put), number(connection, changes) > before
+
+    return until_known(connection, "upd", attempt)
 
 
 def _unreferred_only(

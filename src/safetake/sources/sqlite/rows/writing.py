@@ -8,7 +8,7 @@ rows.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import apsw
 
@@ -17,6 +17,8 @@ from safetake.sources.sqlite.facts import quoted
 from safetake.sources.sqlite.rows.schema import NONE
 from safetake.sources.sqlite.rows.sql import run
 from safetake.sources.sqlite.rows.undo import Rows
+
+_Done = TypeVar("_Done")
 
 SKIP = "temp.safetake_skip"
 
@@ -49,21 +51,27 @@ def skip(connection: apsw.Connection, rows: Rows, kind: str, reason: str, rest: 
     return connection.total_changes() - before
 
 
-def learnt(connection: apsw.Connection, kind: str) -> list[tuple[Any, ...]]:
-    """What is left out, to be `known` again when a savepoint is gone back to."""
-    # a reason may hold text of a row that is no UTF-8
-    return list(
-        connection.execute(
-            f"SELECT t, kind, n, CAST(reason AS BLOB) FROM {SKIP} WHERE kind = ?", (kind,)
+def until_known(
+    connection: apsw.Connection, kind: str, attempt: Callable[[], tuple[_Done, bool]]
+) -> _Done:
+    """Do it; when rows of `kind` had to be left out which it did not know of, undo it, and do it
+    again knowing that. `attempt` tells what was done, and whether it was without knowing.
+    """
+    while True:
+        run(connection, "SAVEPOINT safetake_attempt")
+        done, unknowing = attempt()
+        left_out: list[tuple[Any, ...]] = []
+        if unknowing:
+            # a reason may hold text of a row that is no UTF-8
+            sql = f"SELECT t, kind, n, CAST(reason AS BLOB) FROM {SKIP} WHERE kind = ?"
+            left_out = list(connection.execute(sql, (kind,)))
+            run(connection, "ROLLBACK TO safetake_attempt")
+        run(connection, "RELEASE safetake_attempt")
+        if not unknowing:
+            return done
+        connection.executemany(
+            f"INSERT OR IGNORE INTO {SKIP} VALUES (?, ?, ?, CAST(? AS TEXT))", left_out
         )
-    )
-
-
-def know(connection: apsw.Connection, left_out: list[tuple[Any, ...]]) -> None:
-    """Leave out what was `learnt`."""
-    connection.executemany(
-        f"INSERT OR IGNORE INTO {SKIP} VALUES (?, ?, ?, CAST(? AS TEXT))", left_out
-    )
 
 
 def insert(connection: apsw.Connection, rows: Rows) -> int:
