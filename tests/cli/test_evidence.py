@@ -4,8 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
+from typing import get_args
 
+import click
+
+from safetake.cli.evidence import list_
+from safetake.evidence import Draft
 from tests.cli.conftest import Workplace
+
+
+def test_every_kind_of_evidence_can_be_asked_for() -> None:
+    (kind,) = (one.type for one in list_.params if one.name == "kind")
+    assert isinstance(kind, click.Choice)
+    assert set(kind.choices) == set(get_args(Draft.model_fields["kind"].annotation))
 
 
 def test_from_a_proof_to_a_report(workplace: Workplace) -> None:

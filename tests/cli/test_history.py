@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sqlite3
-from typing import Any
+from pathlib import Path
+from typing import Any, get_args
 
+import safetake
+from safetake.cli.history import KINDS
+from safetake.configjobs import JobConfig
 from tests.cli.conftest import Workplace
+
+SOURCE = Path(safetake.__file__).parent
+
+
+def test_every_kind_of_run_can_be_asked_for() -> None:
+    """Those that the source records, of every kind of job, and the two that are no run."""
+    named = {
+        found
+        for path in SOURCE.rglob("*.py")
+        for found in re.findall(r'recorded\(config, "(\w+)"', path.read_text(encoding="utf-8"))
+    }
+    jobs = get_args(JobConfig.model_fields["kind"].annotation)
+    assert len(named) > 10
+    assert set(KINDS) == named | set(jobs) | {"daemon", "missed"}
 
 
 def newest(place: Workplace) -> dict[str, Any]:

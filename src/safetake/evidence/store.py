@@ -83,6 +83,9 @@ class Chain(Mapping[str, Evidence]):
     def __getitem__(self, id_: str) -> Evidence:
         return _load(self._repository, self._names[id_])
 
+    def __contains__(self, id_: object) -> bool:
+        return id_ in self._links  # nothing is read for that
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._links)
 
