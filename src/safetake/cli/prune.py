@@ -96,7 +96,7 @@ def _print(report: PruneReport) -> None:
     from zoneinfo import ZoneInfo
 
     from safetake.cli import output
-    from safetake.wording import size
+    from safetake.wording import counted, size
 
     zone = ZoneInfo(report.timezone)
     for group in report.groups:
@@ -105,14 +105,10 @@ def _print(report: PruneReport) -> None:
     for text in report.notes:
         if text not in report.held:
             output.line(output.printable_lines(f"note: {text}"))
-    if count := len(report.undo_files):
-        what = (
-            "restore of rows, records or keys"
-            if count == 1
-            else "restores of rows, records or keys"
-        )
+    if report.undo_files:
+        what = f"{counted(len(report.undo_files), 'restore')} of rows, records or keys"
         word = "would be" if report.dry_run else "is"
-        output.line(f"what {count} {what} left for an undo {word} removed (`safety`)")
+        output.line(f"what {what} left for an undo {word} removed (`safety`)")
     removed = len(report.forget)
     kept = sum(1 for _ in report.decisions) - removed
     words = "would be removed" if report.dry_run else "removed"

@@ -72,11 +72,11 @@ def run_prune(
             seen.append(look())
             return seen[-1].forget
 
+        undofiles.remove(old)  # before: what fails here must not hide what was removed there
         result = run(repository, plan, progress, confirm=confirm)
         report = seen[-1]
         report.settle(result.removed)
         report.space = result.as_dict()
-        undofiles.remove(old)
     report.undo_files = [str(path) for path in old]
     report.seconds = time.perf_counter() - started
     return report
