@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -169,16 +170,17 @@ def _database(connection: Connection, database: str) -> Iterator[Item]:
         cursor, page = connection.call("SCAN", cursor, "COUNT", _BATCH)
         known = _known(connection, page)
         for some in _together(known):
-            values = connection.pipeline([word for one in some for word in _asking(one)])
-            for one in some:
-                answers = [values.pop(0) for _ in _asking(one)]
-                for refusal in answers:
-                    if isinstance(refusal, Exception):
-                        raise refusal
+            asked = [_asking(one) for one in some]
+            values = iter(_answers(connection, [command for each in asked for command in each]))
+            for one, commands in zip(some, asked, strict=True):
+                answers = list(itertools.islice(values, len(commands)))
                 digest = _digest(repr(_in_order(one.kind, answers)).encode())
                 yield Item(database, _shown(one.key), digest, one.expires_ms)
         if cursor == b"0":
             return
+
+
+_Command = tuple[str | bytes | int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,19 +193,25 @@ class _Key:
 
 def _known(connection: Connection, page: list[bytes]) -> list[_Key]:
     """Type, size and expiry of keys; those that have expired since are left out."""
-    commands: list[tuple[str | bytes | int, ...]] = []
+    commands: list[_Command] = []
     for key in page:
         commands += [("TYPE", key), ("PTTL", key), ("MEMORY", "USAGE", key, "SAMPLES", 1)]
     now = int(time.time() * 1000)
-    found = iter(connection.pipeline(commands))
-    keys = []
-    for key, kind, left, size in zip(page, found, found, found, strict=False):
-        for refusal in (kind, left, size):
-            if isinstance(refusal, Exception):
-                raise refusal
-        if kind != b"none" and left != -2:
-            keys.append(_Key(key, _ascii(kind), size or 0, now + left if left >= 0 else 0))
-    return keys
+    found = iter(_answers(connection, commands))
+    return [
+        _Key(key, _ascii(kind), size or 0, now + left if left >= 0 else 0)
+        for key, kind, left, size in zip(page, found, found, found, strict=False)
+        if kind != b"none" and left != -2
+    ]
+
+
+def _answers(connection: Connection, commands: list[_Command]) -> list[Any]:
+    """Of all of them, in one go. Raises SourceError, also when one is refused."""
+    answers = connection.pipeline(commands)
+    for refusal in answers:
+        if isinstance(refusal, Exception):
+            raise refusal
+    return answers
 
 
 def _together(keys: list[_Key]) -> Iterator[list[_Key]]:
@@ -227,10 +235,10 @@ _COMMANDS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 
 
-def _asking(one: _Key) -> list[tuple[str | bytes | int, ...]]:
+def _asking(one: _Key) -> list[_Command]:
     """The commands that give a key's value."""
     verb, *rest = _COMMANDS.get(one.kind, ("DUMP",))
-    commands: list[tuple[str | bytes | int, ...]] = [(verb, one.key, *rest)]
+    commands: list[_Command] = [(verb, one.key, *rest)]
     if one.kind == "stream":
         commands.append(("XINFO", "GROUPS", one.key))
     return commands
