@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -47,11 +48,7 @@ def command(settings: Settings, names: tuple[str, ...]) -> int:
 
     sources, job = select(config, names)
     with recorded(config, "backup", job=job or "") as run:
-        over = chosen_sources(config, sources, job)
-
-        def still() -> None:
-            refuse_half_restored(config, over)
-
+        still = partial(refuse_half_restored, config, chosen_sources(config, sources, job))
         still()
         with Progress(settings.quiet) as progress:
             report = run_backup(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from safetake.errors import SafetakeError, SnapshotNotFoundError
@@ -32,9 +33,7 @@ def _backup(config: Config, name: str, job: JobConfig, run: Run, opened: Opener)
     from safetake.operate.history import facts
     from safetake.recovery.halfway import refuse_half_restored
 
-    def still() -> None:
-        refuse_half_restored(config, job.sources or list(config.sources))
-
+    still = partial(refuse_half_restored, config, job.sources or list(config.sources))
     still()
     facts.backup(run, run_backup(config, job=name, opened=opened, still=still))
 

@@ -55,10 +55,10 @@ def definition_of(
         made["schema"] = schema
     elif configuration:
         made["configuration"] = configuration
-    found = (configuration or {}).get("embedding_function")
+    within = schema
     for key in ("keys", "#embedding", "float_list", "vector_index", "config", "embedding_function"):
-        schema = schema.get(key) if isinstance(schema, dict) else None
-    made["embedding_function"] = found or schema
+        within = within.get(key) if isinstance(within, dict) else None
+    made["embedding_function"] = (configuration or {}).get("embedding_function") or within
     return made
 
 
