@@ -7,13 +7,15 @@ import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socketserver import BaseRequestHandler, ThreadingTCPServer
 from typing import Any
 
 import pytest
 
 from safetake.config import ServiceConfig
 from safetake.errors import ServiceError
-from safetake.services.health import MAX_BODY, Report, ask, gate
+from safetake.services.health import Report, ask, gate
+from safetake.services.httpget import MAX_BODY
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
@@ -178,7 +180,68 @@ def test_an_answer_that_drips_is_late(site: Site) -> None:
     assert how is not None
     saw = ask("web", how)
     ended.set()
-    assert (saw.ok, saw.text) == (False, "no whole answer within 0.3 s")
+    assert (saw.ok, saw.text) == (False, "no whole answer within 0.3 s: 200, a body without an end")
+
+
+@pytest.mark.parametrize(
+    ("scheme", "first", "drip", "saw"),
+    [
+        ("http", b"", b"", "connected, no whole header"),
+        ("http", b"HTTP/1.1 200 OK\r\nX: ", b"x", "connected, no whole header"),
+        ("http", b"", b"HTTP/1.1 100 Continue\r\n\r\n", "connected, no whole header"),
+        (
+            "http",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+            b"1\r\nx\r\n",
+            "200, a body without an end",
+        ),
+        (
+            "http",
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;",
+            b"x",
+            "200, a body without an end",
+        ),
+        (
+            "https",
+            b"\x16\x03\x03\x3f\xff\x02\x00\x3f\xfb",
+            b"\x00",
+            "connected, no end of TLS's handshake",
+        ),
+    ],
+    ids=["silence", "header", "informational", "chunked", "size of a chunk", "TLS"],
+)
+def test_whatever_drips_the_gate_ends_and_says_how_far_it_came(
+    scheme: str, first: bytes, drip: bytes, saw: str
+) -> None:
+    """Each byte is in time for a timeout of one read: all of them together were without an end."""
+    ended = threading.Event()
+    closed = threading.Semaphore(0)
+
+    class Dripping(BaseRequestHandler):
+        def handle(self) -> None:
+            try:
+                self.request.recv(65536)
+                self.request.sendall(first)
+                while not ended.wait(0.05):
+                    self.request.sendall(drip)
+            except OSError:
+                closed.release()
+
+    server = ThreadingTCPServer(("127.0.0.1", 0), Dripping)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    url = f"{scheme}://127.0.0.1:{server.server_address[1]}/"
+    try:
+        report, _ = entered(web=section(url=url, answer_timeout=0.3, timeout=0.4))
+        (health,) = report.services
+        assert not health.ok
+        assert {o.text for o in health.observations} == {f"no whole answer within 0.3 s: {saw}"}
+        if drip:  # the connection is not left to the server, nor the thread that reads it
+            assert all(closed.acquire(timeout=20) for _ in health.observations)
+    finally:
+        ended.set()
+        server.shutdown()
+        server.server_close()
 
 
 def test_the_environment_s_proxy_is_not_asked(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

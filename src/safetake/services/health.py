@@ -15,16 +15,12 @@ from operator import contains
 from typing import TYPE_CHECKING, Any
 
 from safetake.errors import ServiceError
+from safetake.services.httpget import Answer, get
 from safetake.services.process import Runner, excerpt, hidden_names
 
 if TYPE_CHECKING:
-    import httpx
-
     from safetake.config import Config, HealthConfig, ServiceConfig
 
-HEADERS = {"Connection": "close", "Accept-Encoding": "identity"}
-MAX_BODY = 1 << 16
-MAX_HOPS = 3
 MAX_KEPT = 1000
 """Observations that are kept of one service: the newest."""
 
@@ -186,7 +182,7 @@ def _ask(
     how: HealthConfig, runner: Runner, timeout: float, contained: Contained = contains
 ) -> tuple[bool, str]:
     if how.url is not None:
-        return _ask_url(how.url, how.contains, timeout, contained)
+        return _judged(get(how.url, timeout), how.contains, contained)
     try:
         answer = runner.run(how.command, timeout, "its health command")
     except ServiceError as error:
@@ -198,47 +194,10 @@ def _ask(
     return True, f"exit code 0 {excerpt(answer.output, 200)}".strip()
 
 
-def _ask_url(url: str, wanted: str, timeout: float, contained: Contained) -> tuple[bool, str]:
-    import httpx
-
-    deadline = time.monotonic() + timeout
-    # no proxy and no password file of the environment: it is our own service that is asked
-    with httpx.Client(trust_env=False, timeout=timeout, headers=HEADERS) as client:
-        try:
-            return _follow(client, httpx.URL(url), wanted, deadline, contained)
-        except TimeoutError:
-            return False, f"no whole answer within {timeout:.1f} s"
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            return False, excerpt(f"{type(error).__name__}: {error}", 200)
-
-
-def _follow(
-    client: httpx.Client, url: httpx.URL, wanted: str, deadline: float, contained: Contained
-) -> tuple[bool, str]:
-    for _ in range(MAX_HOPS + 1):
-        with client.stream("GET", url) as answer:
-            body = b""
-            for piece in answer.iter_raw():  # as it comes: a dripping answer is late
-                body += piece
-                if len(body) >= MAX_BODY:
-                    break
-                if time.monotonic() > deadline:
-                    raise TimeoutError
-            text = body[:MAX_BODY].decode("utf-8", "replace")
-            if answer.is_redirect and answer.next_request is not None:
-                there = answer.next_request.url
-                if (there.scheme, there.host, there.port) != (url.scheme, url.host, url.port):
-                    return False, f"{answer.status_code}: redirects to another place, {there.host}"
-                url = there
-                continue
-        said = f"{answer.status_code} {_beginning(text)}".strip()
-        if not answer.is_success:
-            return False, said
-        if not contained(text, wanted):
-            return False, f"without {wanted!r}: {said}"
-        return True, said
-    return False, f"redirects more than {MAX_HOPS} times"
-
-
-def _beginning(text: str) -> str:
-    return excerpt(text[:2000], 2000)[:200]
+def _judged(answer: Answer, wanted: str, contained: Contained) -> tuple[bool, str]:
+    said = answer.words
+    if not answer.ok:
+        return False, said
+    if not contained(answer.text, wanted):
+        return False, f"without {wanted!r}: {said}"
+    return True, said
