@@ -148,6 +148,65 @@ def test_one_runbook_at_a_time(tmp_path: Path) -> None:
     assert json.loads((journal.folder / "plan.json").read_text())["format"] == 1
 
 
+@pytest.mark.parametrize(
+    ("spoil", "ended"),
+    [
+        ("a line", True),
+        ("a line", False),
+        ("the plan", True),
+        ("the plan", False),
+        ("no file", False),
+    ],
+)
+def test_a_damaged_one_is_named_and_does_not_hinder_a_new_one(
+    destroyed: Workplace,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    spoil: str,
+    ended: bool,
+) -> None:
+    """Emergencies are rare, and disks rot: what is left of the last one must not stop the next."""
+    (destroyed.folder / "safetake.password").write_text("wrong\n")  # stops it at step 1
+    monkeypatch.chdir(destroyed.folder)
+    runbooks = destroyed.folder / "state" / "runbooks"
+    runbooks.mkdir(parents=True)
+    old = begun(runbooks)
+    old.begin(1)
+    if ended:
+        old.end("finished")
+    if spoil == "no file":
+        (old.folder / "journal").unlink()
+        (old.folder / "journal").mkdir()
+    else:
+        name = "journal" if spoil == "a line" else "plan.json"
+        whole = (old.folder / name).read_bytes()
+        if spoil == "a line" and not ended:
+            old.begin(2)
+            whole = (old.folder / name).read_bytes()
+        (old.folder / name).write_bytes(b"\0" + whole[1:])
+    before = {f.name: f.read_bytes() for f in old.folder.iterdir() if f.is_file()}
+    if not ended:
+        for option in ("--resume", "--abandon"):
+            assert run(["runbook", option, "--yes"]) == 1
+            said = capfd.readouterr().err
+            assert f"{old.folder} cannot be read" in said
+            assert "may be an unfinished recovery" in said
+
+    assert run(["runbook", "--yes", "--language", "en"]) == 1
+    stopped = capfd.readouterr()
+    assert "stopped at step 1" in stopped.err
+    (warning,) = [line for line in stopped.out.splitlines() if str(old.folder) in line]
+    assert ("had ended" in warning) == ended
+    assert ("may be an unfinished recovery" in warning) != ended
+    assert f"mv {old.folder} " in warning
+    assert run(["runbook", "--resume", "--yes"]) == 1  # the new one, and it is named again
+    assert str(old.folder) in capfd.readouterr().out
+    assert run(["--json", "runbook", "--abandon"]) == 0
+    document = json.loads(capfd.readouterr().out)
+    assert warning.strip() in document["evidence"]["notes"]
+    assert {f.name: f.read_bytes() for f in old.folder.iterdir() if f.is_file()} == before
+
+
 def test_a_terminal_that_speaks_another_encoding(destroyed: Workplace) -> None:
     """Neither a question that it can not say nor a byte that is no character ends the walk."""
     words = ("runbook", "--language", "ko")

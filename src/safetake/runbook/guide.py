@@ -19,7 +19,7 @@ from safetake.evidence.labels import speaker
 from safetake.evidence.versions import place
 from safetake.runbook import afterwards, before, recover, report
 from safetake.runbook.commands import Commands
-from safetake.runbook.journal import Journal, alone, create, the_open
+from safetake.runbook.journal import Journal, alone, create, the_open, unreadable
 from safetake.runbook.walk import STEPS, AgainError, Found, Person, Walk, moment
 from safetake.runbook.words import Words
 from safetake.wording import duration
@@ -64,6 +64,7 @@ def start(
         walk = _walk(config, config_file, journal, person, language, unattended)
         walk.say("begin", id=journal.id[:8], time=moment(journal.plan["time_ns"]))
         walk.say("manners")
+        _unreadable(walk, folder)
         return _through(walk)
 
 
@@ -80,6 +81,7 @@ def resume(
         language = language or str(journal.plan["language"])
         walk = _walk(config, config_file, journal, person, language, unattended)
         walk.say("resumed", id=journal.id[:8], done=len(journal.done))
+        _unreadable(walk, folder)
         return _through(walk)
 
 
@@ -102,6 +104,16 @@ def abandon(
         for text in problems:
             person.tell(text)
         return _end(walk, "abandoned", problems)
+
+
+def _unreadable(walk: Walk, folder: Path) -> None:
+    """Earlier runbooks whose journals are damaged: they hinder nobody, and are in the report."""
+    said = [
+        walk.say("damaged_ended" if one.ended else "damaged_open", folder=one.folder, why=one.why)
+        for one in unreadable(folder)
+    ]
+    if said != walk.journal.facts.get("unreadable", []):
+        walk.journal.fact("unreadable", said)
 
 
 def _same(config: Config, journal: Journal) -> None:

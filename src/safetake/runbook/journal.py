@@ -187,18 +187,47 @@ def create(folder: Path, plan: dict[str, Any]) -> Journal:
 def the_open(folder: Path) -> Journal:
     """The runbook that was begun and not ended. Raises UsageError, SafetakeError."""
     found = _open(folder)
-    if found is None:
-        raise UsageError(f"no runbook is open in {folder}", hint="`safetake runbook` begins one")
-    return found
+    if found is not None:
+        return found
+    for one in unreadable(folder):
+        if not one.ended:
+            raise SafetakeError(
+                f"the journal {one.folder} cannot be read: {one.why}; it may be an unfinished "
+                "recovery",
+                hint="`safetake runbook` begins a new one; `safetake restore --list` shows what was"
+                " restored, and whether a restore is open",
+            )
+    raise UsageError(f"no runbook is open in {folder}", hint="`safetake runbook` begins one")
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A runbook of which nobody can say what was done."""
+
+    folder: Path
+    why: str
+    ended: bool
+    """Its last line says that it ended; else it may be an unfinished one."""
+
+
+def unreadable(folder: Path) -> list[Unreadable]:
+    """Those whose journals are damaged. Nothing of them is changed."""
+    return [one for one in map(_load, _entries(folder)) if isinstance(one, Unreadable)]
+
+
+def _entries(folder: Path) -> list[Path]:
+    found = [e for e in folder.iterdir() if _ID.fullmatch(e.name) and (e / _PLAN).is_file()]
+    return sorted(found)
 
 
 def _open(folder: Path) -> Journal | None:
-    entries = [e for e in folder.iterdir() if _ID.fullmatch(e.name) and (e / _PLAN).is_file()]
-    found = [journal for journal in map(_load, entries) if not journal.ended]
+    found = [
+        one for one in map(_load, _entries(folder)) if isinstance(one, Journal) and not one.ended
+    ]
     return max(found, key=lambda one: int(one.plan["time_ns"]), default=None)
 
 
-def _load(folder: Path) -> Journal:
+def _load(folder: Path) -> Journal | Unreadable:
     try:
         journal = Journal(folder, json.loads((folder / _PLAN).read_text(encoding="utf-8")))
         path = folder / _JOURNAL
@@ -212,9 +241,14 @@ def _load(folder: Path) -> Journal:
             journal._take(record)
         int(journal.plan["time_ns"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SafetakeError(
-            f"the journal {folder} cannot be read: {error}",
-            hint="keep that folder for the review, move it away, and begin a new runbook; "
-            "`safetake restore --list` shows what was restored",
-        ) from error
+        return Unreadable(folder, f"{type(error).__name__}: {error}", _says_end(folder / _JOURNAL))
     return journal
+
+
+def _says_end(path: Path) -> bool:
+    """Whether the last line is whole and the end: lines are only ever added."""
+    try:
+        records, _ = parse(path.read_bytes().rstrip(b"\n").rpartition(b"\n")[2] + b"\n")
+    except (OSError, ValueError):
+        return False
+    return bool(records) and "end" in records[-1]

@@ -76,6 +76,7 @@ def draft(journal: Journal, words: Words, repository: str, problems: list[str]) 
         )
         checks += [Check(**{**one, "name": f"{step}. {one['name']}"}) for one in found["checks"]]
     notes += [decision(words, one) for one in journal.answers]
+    notes += facts.get("unreadable", [])
     if journal.interruptions:
         notes.append(words("note_resumed", count=journal.interruptions))
     measured = {}

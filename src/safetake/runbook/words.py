@@ -29,6 +29,20 @@ TABLE: dict[str, dict[str, str]] = {
         "en": "Going on with runbook {id}: {done} of 10 steps are done.",
         "ko": "런북 {id}을(를) 이어갑니다: 10단계 중 {done}단계 완료.",
     },
+    "damaged_open": {
+        "en": "An earlier runbook cannot be read, and may be an unfinished recovery: {folder} "
+        "({why}). `safetake restore --list` shows what was restored, and what is still open. "
+        "Once you know: `mv {folder} {folder}.damaged`",
+        "ko": "이전 런북을 읽을 수 없습니다. 끝나지 않은 복구일 수 있습니다: {folder} ({why}). "
+        "`safetake restore --list`로 복원된 것과 진행 중인 복원을 확인하세요. "
+        "확인한 뒤에는: `mv {folder} {folder}.damaged`",
+    },
+    "damaged_ended": {
+        "en": "An earlier runbook cannot be read; it had ended: {folder} ({why}). To keep it for "
+        "the review, and out of here: `mv {folder} {folder}.damaged`",
+        "ko": "이전 런북을 읽을 수 없습니다. 이미 끝난 것입니다: {folder} ({why}). "
+        "검토를 위해 보관하려면: `mv {folder} {folder}.damaged`",
+    },
     "step1": {"en": "Backups available", "ko": "백업 확인"},
     "step2": {"en": "RTO set", "ko": "RTO 설정"},
     "step3": {"en": "Current state saved", "ko": "현재 상태 저장"},
