@@ -15,6 +15,7 @@ import apsw
 
 from safetake.sources.chroma import catalogue, hnsw
 from safetake.sources.chroma.database import NAME
+from safetake.sources.sqlite.reader import ReadingConnection
 
 WORK_PREFIX = ".safetake-restore-"
 SIDE_FILES = tuple(NAME + end for end in ("-journal", "-wal", "-shm"))
@@ -73,13 +74,13 @@ def connect(path: Path) -> apsw.Connection:
     Raises OSError and apsw.Error, the latter also where an application crashed and its journal
     waits for the next writer.
     """
-    name, flags = os.fspath(path), apsw.SQLITE_OPEN_READONLY
+    name, flags = os.fspath(path), 0
     with path.open("rb") as file:  # nobody of this process has a lock on it
         wal = file.read(20)[18:20] == b"\2\2"
     if wal and not Path(name + "-wal").exists():
         # nobody is connected, and a reader would leave an empty log behind
-        name, flags = "file:" + quote(name) + "?immutable=1", flags | apsw.SQLITE_OPEN_URI
-    connection = apsw.Connection(name, flags=flags)
+        name, flags = "file:" + quote(name) + "?immutable=1", apsw.SQLITE_OPEN_URI
+    connection = ReadingConnection(name, flags)
     connection.set_busy_timeout(_BUSY_MS)
     connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
     return connection

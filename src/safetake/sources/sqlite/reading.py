@@ -24,13 +24,13 @@ from safetake.errors import SourceError
 from safetake.sources.sqlite import live, rawfile
 from safetake.sources.sqlite.fingerprint import RACY_NS
 from safetake.sources.sqlite.header import Header, read_header
+from safetake.sources.sqlite.reader import ReadingConnection, waits_for_a_writer
 from safetake.sources.sqlite.readonly import restrict
 
 PATIENCE_SECONDS = 30.0
 """How long a question waits for a writer, at the least; nobody waits for us meanwhile."""
 _POLL_SECONDS = 0.001
 _CHUNK = 256 << 10
-_READONLY_ROLLBACK = apsw.SQLITE_READONLY_ROLLBACK
 _COUNTER = slice(24, 28)
 _TRIES = 3
 
@@ -87,18 +87,18 @@ def reading(path: Path, header: Header, patience: float) -> Iterator[apsw.Connec
 
 def _open(path: Path, header: Header) -> tuple[apsw.Connection, bool]:
     """The connection, and whether it reads without any lock."""
-    name, flags = os.fspath(path), apsw.SQLITE_OPEN_READONLY
+    name = os.fspath(path)
     if not header.wal or journal_path(path).exists():
-        return apsw.Connection(name, flags=flags), False  # never rolls a journal back
+        return ReadingConnection(name), False  # never rolls a journal back
     # A connection that is opened to read only does not even learn of CHECK constraints (measured
     # with 3.54: integrity_check calls them ok), and leaves an empty log behind where it is alone.
     folder = Path(os.path.realpath(path)).parent
     if os.access(path, os.W_OK) and os.access(folder, os.W_OK):
         return apsw.Connection(name, flags=apsw.SQLITE_OPEN_READWRITE), False
     if live.wal_path(path).exists():
-        return apsw.Connection(name, flags=flags), False
+        return ReadingConnection(name), False
     uri = f"file:{quote(name)}?immutable=1"  # nobody is connected, and we may leave nothing behind
-    return apsw.Connection(uri, flags=flags | apsw.SQLITE_OPEN_URI), True
+    return ReadingConnection(uri, apsw.SQLITE_OPEN_URI), True
 
 
 def _wait(deadline: float) -> bool:
@@ -112,7 +112,7 @@ def _look(connection: apsw.Connection, path: Path) -> None:
         try:
             connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
         except apsw.ReadOnlyError as error:
-            if getattr(error, "extendedresult", 0) != _READONLY_ROLLBACK:
+            if not waits_for_a_writer(error):
                 raise
             size = journal_path(path).stat().st_size
             raise HotJournalError(
