@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from safetake.cli.common import Settings
 from safetake.cli.restore_keys import take_back_keys
 from safetake.errors import RefusedError
 from tests.cli.conftest import Workplace
-from tests.support.redis_server import VERSIONS, TestServer, running
+from tests.support.redis_server import VERSIONS, TestServer, running, wait_ready
 
 ONE = "redis-7.0" if "redis-7.0" in VERSIONS else VERSIONS[0]
 
@@ -107,3 +109,73 @@ def test_all_of_it_and_back(workplace: Workplace, server: TestServer) -> None:
     assert sorted(client.keys()) == [b"a:1", b"a:2", b"b"]
     workplace.run("restore", "--undo", "--yes")
     assert sorted(client.keys()) == [b"a:1", b"a:2", b"new"]
+
+
+def points_to(workplace: Workplace, url: str) -> None:
+    file = workplace.folder / "safetake.toml"
+    file.write_text(re.sub(r'"redis://[^"]*"', f'"{url}"', file.read_text()))
+
+
+def test_keys_are_not_taken_back_in_a_server_that_they_were_not_restored_into(
+    workplace: Workplace, server: TestServer, tmp_path: Path
+) -> None:
+    """The same values in both: what is in the undo file fits, and would go where it never was."""
+    server.client().delete("b")
+    workplace.run("restore", "latest", "queue", "--in-place", "--keys", "b", "--yes")
+    undo = ["restore", "--undo", "--yes"]
+    with running(ONE, tmp_path / "other") as other:
+        other.client().set("b", "3")
+        points_to(workplace, other.url)
+        message, hint = workplace.error(*undo, code=1)
+        assert f"were restored into {server.url}, and {other.url} is not known to be" in message
+        assert "--other-server" in hint
+        assert other.client().get("b") == b"3"
+        assert server.client().get("b") == b"3"
+        assert workplace.json(*undo, "--other-server")["undone"]["removed"] == 1
+        assert other.client().get("b") is None
+        assert server.client().get("b") == b"3"
+
+
+def test_keys_are_taken_back_after_a_restart(
+    workplace: Workplace, tmp_path: Path, server: TestServer
+) -> None:
+    """Under the same address, whatever its ids are: without an RDB they are all new."""
+    server.client().delete("b")
+    workplace.run("restore", "latest", "queue", "--in-place", "--keys", "b", "--yes")
+    server.kill()
+    options = ("--port", str(server.port))
+    with running(ONE, tmp_path / "redis", *options, wait=False) as again:
+        again.port = server.port
+        wait_ready(again)
+        again.client().set("b", "3")
+        assert workplace.json("restore", "--undo", "--yes")["undone"]["removed"] == 1
+        assert again.client().get("b") is None
+
+
+def test_keys_are_taken_back_in_the_replica_that_took_over(
+    workplace: Workplace, tmp_path: Path, server: TestServer
+) -> None:
+    server.client().delete("b")
+    workplace.run("restore", "latest", "queue", "--in-place", "--keys", "b", "--yes")
+    with running(ONE, tmp_path / "heir", "--replicaof", f"127.0.0.1 {server.port}") as heir:
+        client = heir.client()
+        deadline = time.monotonic() + 60
+        while client.info("replication")["master_link_status"] != "up":
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        server.kill()
+        client.replicaof("NO", "ONE")
+        points_to(workplace, heir.url)
+        assert workplace.json("restore", "--undo", "--yes")["undone"]["removed"] == 1
+        assert client.get("b") is None
+
+
+def test_another_server_is_about_keys(workplace: Workplace) -> None:
+    assert (
+        "does not go with --in-place"
+        in workplace.error("restore", "latest", "--in-place", "--other-server", code=2)[0]
+    )
+    assert (
+        "is about keys of Redis"
+        in workplace.error("restore", "--undo", "--other-server", "--yes", code=2)[0]
+    )

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 @click.option("--resume", is_flag=True, help="End an interrupted restore with the restored data.")
 @click.option("--rollback", is_flag=True, help="End an interrupted restore with the old data.")
 @click.option("--undo", is_flag=True, help="Bring back what the last restore (or ID) replaced.")
+@click.option("--other-server", is_flag=True, help="Undo of keys: also in another server.")
 @click.option("--list", "listing", is_flag=True, help="List the restores in place, newest last.")
 @pass_settings
 def command(
@@ -84,6 +85,7 @@ def command(
     resume: bool,
     rollback: bool,
     undo: bool,
+    other_server: bool,
     listing: bool,
 ) -> int:
     """Bring a snapshot back, beside the live data or in its place.
@@ -128,6 +130,7 @@ def command(
         "--db": db is not None,
         "--changed": changed,
         "--exact": exact,
+        "--other-server": other_server,
     }
     _together(chosen[0], [option for option, there in options.items() if there])
     if resume or rollback or listing:
@@ -144,7 +147,9 @@ def command(
                 hint="all that one restore replaced goes back together; restore a single source "
                 "out of its safety snapshot: `safetake snapshots` lists it",
             )
-        return back.undo(settings, snapshot or "", dry_run=dry_run, yes=yes)
+        return back.undo(
+            settings, snapshot or "", dry_run=dry_run, yes=yes, other_server=other_server
+        )
     if snapshot is None:
         raise UsageError("which snapshot?", hint="`safetake snapshots` lists them; or `latest`")
     config = settings.load()
@@ -198,7 +203,7 @@ _GO_TOGETHER = {
     "--in-place": {"--dry-run", "--online", "--beside", "--delete-extra", "--no-gate", "--path"},
     "--collection": {"--dry-run", "--collection", "--id", "--changed", "--exact"},
     "--keys": {"--dry-run", "--keys", "--db", "--changed"},
-    "--undo": {"--dry-run"},
+    "--undo": {"--dry-run", "--other-server"},
 }
 
 

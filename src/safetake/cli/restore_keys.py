@@ -51,7 +51,7 @@ def restore_keys(
     from safetake.snapshots import read_manifest
     from safetake.sources.redis.keys import Keys
     from safetake.sources.redis.store import materialise
-    from safetake.sources.redis.undofile import UndoFile
+    from safetake.sources.redis.undofile import UndoFile, server_of
     from safetake.sources.redis.wire import Address, Connection
 
     config = settings.load()
@@ -95,7 +95,7 @@ def restore_keys(
                 return 1
         started = time.perf_counter()
         path = keys_folder(config) / f"{time.time_ns():020}-{source_name}.keys.undo"
-        with UndoFile(path, begin) as undo:
+        with UndoFile(path, {**begin, "server": server_of(connection)}) as undo:
             report = keys.run(undo)
             _refuse_none(report, patterns, db)
             kept = path if undo.made else None
@@ -112,8 +112,11 @@ def restore_keys(
     return _print(settings, report, kept, begin, seconds)
 
 
-def take_back_keys(settings: Settings, path: Path | None = None) -> int:
-    """Undo a restore of keys: the newest, or the one of `path`.
+def take_back_keys(
+    settings: Settings, path: Path | None = None, *, other_server: bool = False
+) -> int:
+    """Undo a restore of keys: the newest, or the one of `path`; with `other_server` also in one
+    that is not known to be the server that they were restored into.
 
     Prints, returns the exit code: 3 when something was written since and was left alone. Raises
     SafetakeError.
@@ -136,7 +139,8 @@ def take_back_keys(settings: Settings, path: Path | None = None) -> int:
             raise RefusedError(
                 "no restore of keys can be undone", hint=f"none is in {keys_folder(config)}"
             )
-        name = str(undofile.read_begin(path).get("source"))
+        begin = undofile.read_begin(path)
+        name = str(begin.get("source"))
         source = config.sources.get(name)
         if not isinstance(source, RedisConfig):
             raise UsageError(
@@ -145,6 +149,13 @@ def take_back_keys(settings: Settings, path: Path | None = None) -> int:
                 hint="put the section back under its old name",
             )
         with Connection(Address.of(source)) as connection:
+            if not other_server and (was := undofile.stranger(begin, connection)):
+                raise RefusedError(
+                    f"the keys of {path.name} were restored into {was}, and {connection.address} "
+                    "is not known to be that server, nor a replica that took over from it",
+                    hint="nothing was changed; if it has that server's data, add --other-server; "
+                    f"else set the `url` of {name} back",
+                )
             result = undofile.take_back(path, connection)
         facts.part(run, "undo keys", name, 3 if result.kept else 0, id=path.name)
         path = path.rename(path.with_suffix(".undone"))

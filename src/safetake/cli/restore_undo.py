@@ -52,8 +52,13 @@ def some(config: Config) -> list[Done]:
     return sorted(found, key=lambda done: done.time_ns)
 
 
-def undo(settings: Settings, wanted: str, *, dry_run: bool, yes: bool) -> int:
-    """Undo the restore whose id begins with `wanted`, or the newest of all (also `latest`)."""
+def undo(
+    settings: Settings, wanted: str, *, dry_run: bool, yes: bool, other_server: bool = False
+) -> int:
+    """Undo the restore whose id begins with `wanted`, or the newest of all (also `latest`).
+
+    `other_server` is about keys: see `take_back_keys`.
+    """
     from safetake.cli import restore_in_place as whole
     from safetake.clock import parse_go_time
     from safetake.errors import UsageError
@@ -67,6 +72,7 @@ def undo(settings: Settings, wanted: str, *, dry_run: bool, yes: bool) -> int:
     if wanted:
         chosen = [done for done in parts if done.id.startswith(wanted)]
         if not chosen or any(journal.id.startswith(wanted) for journal in committed):
+            _about_keys(other_server)
             return whole.undo(settings, wanted, dry_run=dry_run, yes=yes)
         if len(chosen) > 1:
             raise UsageError(f"{wanted!r} begins the ids of {len(chosen)} restores")
@@ -74,8 +80,10 @@ def undo(settings: Settings, wanted: str, *, dry_run: bool, yes: bool) -> int:
     else:
         last = max((parse_go_time(journal.plan["time"]) for journal in committed), default=0)
         if not parts or parts[-1].time_ns < last:
+            _about_keys(other_server)
             return whole.undo(settings, "", dry_run=dry_run, yes=yes)
         newest = parts[-1]
+    _about_keys(other_server and newest.kind != "keys")
     if dry_run:
         raise UsageError(
             f"the newest restore is of {newest.kind}: --dry-run is for whole sources",
@@ -91,14 +99,31 @@ def undo(settings: Settings, wanted: str, *, dry_run: bool, yes: bool) -> int:
         if not click.confirm(f"Take back the restore of {newest.kind} {newest.id}?", err=True):
             output.line("nothing was changed")
             return 1
-    return _take_back(settings, newest.kind, newest.path)
+    return _take_back(settings, newest.kind, newest.path, other_server=other_server)
 
 
-def _take_back(settings: Settings, kind: Literal["records", "keys"], path: Path | None) -> int:
+def _about_keys(other_server: bool) -> None:
+    """Of another restore the option would mean nothing. Raises UsageError."""
+    from safetake.errors import UsageError
+
+    if other_server:
+        raise UsageError(
+            "--other-server is about keys of Redis, and this restore is of something else",
+            hint="leave it out, or name the restore: `safetake restore --list`",
+        )
+
+
+def _take_back(
+    settings: Settings,
+    kind: Literal["records", "keys"],
+    path: Path | None,
+    *,
+    other_server: bool = False,
+) -> int:
     if kind == "keys":
         from safetake.cli.restore_keys import take_back_keys
 
-        return take_back_keys(settings, path)
+        return take_back_keys(settings, path, other_server=other_server)
     from safetake.cli.restore_records import take_back
 
     return take_back(settings, path)

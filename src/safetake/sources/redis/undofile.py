@@ -131,6 +131,35 @@ def read_begin(path: Path) -> dict[str, Any]:
     return begin
 
 
+def server_of(connection: Connection) -> dict[str, Any]:
+    """What tells a server from others, for an undo file: its address, without credentials, and the
+    ids of its process and of its data, which a replica that takes over goes on with."""
+    info = Server.ask(connection).info
+    replids = {info.get(name, "") for name in ("master_replid", "master_replid2")}
+    return {
+        "address": str(connection.address),
+        "run_id": info.get("run_id", ""),
+        "replids": sorted(one for one in replids if one.strip("0")),
+    }
+
+
+def stranger(begin: Mapping[str, Any], connection: Connection) -> str:
+    """The address of the server that the restore was made in, when nothing says that this is the
+    same one, or one that went on with its data; else nothing.
+
+    One address is enough: the ids of a server that is started again may all be new. A file that
+    does not tell the server (of an older safetake) is believed.
+    """
+    was, now = begin.get("server"), server_of(connection)
+    known = (
+        not was
+        or was["address"] == now["address"]
+        or (was["run_id"] and was["run_id"] == now["run_id"])
+        or not set(was["replids"]).isdisjoint(now["replids"])
+    )
+    return "" if known else str(was["address"])
+
+
 def take_back(path: Path, connection: Connection) -> TakenBack:
     """Undo what is in the file, in a running server. Can be repeated. Raises RestoreError,
     SourceError."""
