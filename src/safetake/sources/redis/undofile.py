@@ -150,10 +150,12 @@ def stranger(begin: Mapping[str, Any], connection: Connection) -> str:
     One address is enough: the ids of a server that is started again may all be new. A file that
     does not tell the server (of an older safetake) is believed.
     """
-    was, now = begin.get("server"), server_of(connection)
+    was = begin.get("server")
+    if was is None:
+        return ""
+    now = server_of(connection)
     known = (
-        not was
-        or was["address"] == now["address"]
+        was["address"] == now["address"]
         or (was["run_id"] and was["run_id"] == now["run_id"])
         or not set(was["replids"]).isdisjoint(now["replids"])
     )
