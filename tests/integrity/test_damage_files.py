@@ -12,6 +12,7 @@ import pytest
 
 from safetake.config import FilesConfig
 from safetake.findings import Asked
+from safetake.sources.files import content
 from safetake.sources.files.soundness import SAME
 from tests.integrity.support import ask, by_check, picture, wrong
 from tests.sources.files.support import Taken, take
@@ -75,6 +76,29 @@ def test_rot_is_named_and_a_write_is_not(root: Path, tmp_path: Path) -> None:
             "seasons/7.md",
         ]
         assert found.facts["compared_files"] == 19
+
+
+def test_a_write_in_the_tick_in_which_the_snapshot_read_is_no_rot(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(name: str, data: bytes) -> None:
+        (root / name).write_bytes(data)
+
+    def after() -> None:
+        write("made", b"then")
+        (root / "old").chmod(0o600)
+        (root / "gone").rename(root / "seasons" / "gone")
+
+    write("old", b"then")
+    write("gone", b"then")
+    with MemoryRepository() as repository, monkeypatch.context() as patch:
+        patch.setattr(content, "coarse_ns", lambda: 0)  # every reading is in the tick of a write
+        taken = take(root, repository, before=lambda: write("made", b"zero"), after=after)
+        (root / "seasons" / "gone").rename(root / "gone")
+        # as if each had been read before the last write, which has the stamps of the one before
+        earlier = taken.with_content({"made": b"once", "old": b"once", "gone": b"once"})
+        found = asked(root, tmp_path, earlier)
+    assert wrong(found) == {}
 
 
 def test_a_bound_is_kept_and_every_file_has_its_turn(root: Path, tmp_path: Path) -> None:

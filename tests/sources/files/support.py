@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,18 @@ class Taken:
 
         walk(self.captured.node, "")
         return found
+
+    def with_content(self, files: Mapping[str, bytes]) -> Taken:
+        """The same with other bytes in files of its root, and nothing else changed."""
+        assert self.captured.node.subtree is not None
+        nodes = [
+            replace(node, content=self.repository.store(files[node.name]).result())
+            if node.name in files
+            else node
+            for node in self.repository.tree(self.captured.node.subtree)
+        ]
+        root = replace(self.captured.node, subtree=self.repository.save_tree(nodes))
+        return Taken(self.repository, replace(self.captured, node=root), self.files_read)
 
     def prove(self) -> dict[str, Any]:
         """Restore to scratch, put the questions, return what failed."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from safetake.model import Parent
+from safetake.sources.files import content
 from tests.sources.files.support import Taken, take
 from tests.support.memory_writer import MemoryRepository, entry_of
 
@@ -113,6 +114,24 @@ def test_given_rewrites_in_the_same_tick_then_the_last_one_is_in_the_snapshot(
 
 def write(file: Path, data: bytes) -> None:
     file.write_bytes(data)
+
+
+def test_given_a_write_in_the_tick_in_which_a_snapshot_read_the_file_then_the_next_one_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "f"
+    with MemoryRepository() as repository, monkeypatch.context() as patch:
+        patch.setattr(content, "coarse_ns", lambda: 0)  # every reading is in the tick of a write
+        first = take(
+            tmp_path,
+            repository,
+            before=lambda: write(file, b"zero"),
+            after=lambda: write(file, b"then"),
+        )
+        # as if it had read before the last write, which has the stamps of the one before
+        first = first.with_content({"f": b"once"})
+        assert first.read("f") == b"once"
+        assert take(tmp_path, repository, first).read("f") == b"then"
 
 
 def test_given_blobs_of_the_parent_are_gone_then_files_are_read_again(tmp_path: Path) -> None:

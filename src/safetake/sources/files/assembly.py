@@ -40,6 +40,10 @@ class _Here:
     def join(self, name: str) -> str:
         return walk.join(self.path, name)
 
+    def earlier(self, node: Node) -> Node:
+        """A node from before the cut, as it may stand in the snapshot."""
+        return _passing(node) if node.name in self.known.unsettled else node
+
 
 class Assembly:
     """One walk after the cut. `run` once, then read the results."""
@@ -217,9 +221,8 @@ class Assembly:
             self._notes.add(self._older("changed"), where)
         if old.type == "dir":
             return replace(old, subtree=self._keep_tree(where)), False
-        # What was read in the tick of its last change is not for the next run to rely on.
         settled = not torn and old.name not in here.known.unsettled
-        return old, settled and verdict is Verdict.KEEP
+        return here.earlier(old), settled and verdict is Verdict.KEEP
 
     def _read_now(
         self, here: _Here, name: str, status: os.stat_result, verdict: Verdict
@@ -236,6 +239,7 @@ class Assembly:
         if before_the_cut and name not in into.unsettled:
             return node, verdict is Verdict.READ
         old = here.known.nodes.get(name)
+        node = _passing(node) if name in into.unsettled else node
         if name not in into.torn and (verdict in _AFTER or before_the_cut or old is None):
             # It was written to between the look and the last read, by appending most likely.
             self._notes.add(_AFTER.get(verdict, _AFTER[Verdict.ACROSS]), where)
@@ -245,7 +249,7 @@ class Assembly:
                 "changed before the cut, and again before it was read: an earlier version is kept",
                 where,
             )
-            return old, False
+            return here.earlier(old), False
         self._unread.add("changed while it was read", where)
         return node, False
 
@@ -256,7 +260,9 @@ class Assembly:
         if verdict is Verdict.OMIT:
             return None
         self._notes.add(self._older("deleted or renamed"), where)
-        return replace(old, subtree=self._keep_tree(where)) if old.type == "dir" else old
+        if old.type == "dir":
+            return replace(old, subtree=self._keep_tree(where))
+        return here.earlier(old)
 
     def _keep_tree(self, path: str) -> BlobId:
         """Tree of a folder that is gone, from what is known of it."""
@@ -271,6 +277,16 @@ class Assembly:
     def _older(self, what: str) -> str:
         before = max(0, self._cut.wall_ns - self._survey.looked_ns) / 1e6
         return f"{what} after the cut: kept as seen up to {before:.0f} ms before it"
+
+
+def _passing(node: Node) -> Node:
+    """A file that was read in the tick of its last change, as the snapshot remembers it.
+
+    A further write in that tick leaves all stamps as they are (always before Linux 6.13). Without
+    a change time nobody takes what is there later for what was read: neither the next run, which
+    would keep the old content, nor a search for bit rot.
+    """
+    return replace(node, ctime_ns=0)
 
 
 def _why(error: OSError) -> str:

@@ -322,6 +322,8 @@ class _Contents(_Walk):
 
 
 def _nobody_wrote(status: os.stat_result, stored: Node) -> bool:
+    if not stored.ctime_ns:
+        return False  # read in the tick of its last change: a further write may not show
     return (status.st_ino, status.st_size, status.st_mtime_ns) == (
         stored.inode,
         stored.size,
