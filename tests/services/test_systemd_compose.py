@@ -25,7 +25,8 @@ show)
   for unit; do :; done
   test -e "$STATE/$unit.state" || { echo LoadState=not-found; echo ActiveState=inactive; exit 0; }
   echo LoadState=loaded; echo "ActiveState=$(cat "$STATE/$unit.state")"; echo SubState=x
-  echo Result=exit-code; test "$unit" = app.service && echo "TriggeredBy=$TRIGGERS" ;;
+  echo "Result=${RESULT:-exit-code}"; echo "Type=${TYPE:-simple}"; echo "$MORE"
+  test "$unit" = app.service && echo "TriggeredBy=$TRIGGERS" ;;
 stop) for u; do case $u in -*) ;; *) echo "$STOPPED" > "$STATE/$u.state";; esac; done ;;
 start|restart) for u; do echo "$STARTED" > "$STATE/$u.state"; done ;;
 esac
@@ -131,6 +132,39 @@ def test_a_unit_that_does_not_start(
     with pytest.raises(ServiceError, match=says) as error:
         app.start({"running": True})
     assert "journalctl -u app.service" in error.value.hint
+
+
+FORGOTTEN = "ConditionResult=no\nConditionTimestampMonotonic=0"
+"""What systemd 252 shows of a oneshot unit that ran well, and that nothing refers to."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "result", "more", "says"),
+    [
+        ("oneshot", "success", FORGOTTEN, ""),
+        ("oneshot", "success", "ConditionResult=yes\nConditionTimestampMonotonic=7", ""),
+        ("oneshot", "success", "ConditionResult=no\nConditionTimestampMonotonic=7", "a condition"),
+        ("oneshot", "exit-code", FORGOTTEN, "not active"),
+        ("simple", "success", FORGOTTEN, "not active"),
+    ],
+)
+def test_a_oneshot_unit_has_started_when_it_has_run(
+    state: Path, monkeypatch: pytest.MonkeyPatch, kind: str, result: str, more: str, says: str
+) -> None:
+    """It is inactive again when `start` returns; any other type that is so has ended."""
+    (state / "app.service.state").write_text("activating")
+    for name, value in (("TYPE", kind), ("RESULT", result), ("MORE", more)):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("STARTED", "inactive")
+    app = unit()
+    was = app.state()
+    assert was["running"]
+    for again in (lambda: app.start(was), app.restart):
+        if says:
+            with pytest.raises(ServiceError, match=f"did not start: {says}"):
+                again()
+        else:
+            again()
 
 
 def test_a_unit_that_is_not_there_is_not_a_stopped_one(state: Path) -> None:

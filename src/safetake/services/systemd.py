@@ -16,7 +16,10 @@ from safetake.services.process import Ended, Runner
 if TYPE_CHECKING:
     from safetake.config import ServiceConfig
 
-PROPERTIES = ("LoadState", "ActiveState", "SubState", "Result", "MainPID", "TriggeredBy")
+PROPERTIES = (
+    "LoadState", "ActiveState", "SubState", "Result", "Type", "TriggeredBy",
+    "ConditionResult", "ConditionTimestampMonotonic",
+)  # fmt: skip
 STOPPED = ("inactive", "failed")
 
 
@@ -93,12 +96,22 @@ class SystemdService(Settings):
         self._wait_active()
 
     def _wait_active(self) -> None:
+        """After a `start` that returned 0."""
+
         def active() -> bool:
             shown = self._show(self._unit)
             if shown.get("ActiveState") == "failed":
                 raise self._failed(f"result {shown.get('Result')}")
-            # a oneshot unit without RemainAfterExit is done when it is inactive again
-            return shown.get("ActiveState") == "active"
+            if shown.get("ActiveState") == "active":
+                return True
+            if shown.get("ActiveState") != "inactive" or shown.get("Type") != "oneshot":
+                return False
+            # Without RemainAfterExit= it has done its work. systemd forgets it then, unless
+            # something refers to it, and shows it as if it had never run: what ended badly is
+            # `failed`, and remembered.
+            if _skipped(shown):
+                raise self._failed("a condition of the unit is not met")
+            return shown.get("Result") == "success"
 
         wait_until(
             active,
@@ -140,3 +153,9 @@ class SystemdService(Settings):
                 hint=f"systemctl list-units --all; services.{self.name}.systemd names the unit",
             )
         return shown
+
+
+def _skipped(shown: dict[str, str]) -> bool:
+    """Whether it did not run for a Condition…=, as long as systemd remembers it."""
+    asked = shown.get("ConditionTimestampMonotonic", "0") != "0"
+    return asked and shown.get("ConditionResult") == "no"
