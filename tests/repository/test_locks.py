@@ -20,7 +20,7 @@ from safetake.errors import DamagedError, RepositoryLockedError
 from safetake.repository import Repository, locks
 from safetake.repository.documents import save_unpacked
 from safetake.repository.locks import STALE_NS
-from safetake.storage import Kind
+from safetake.storage import Kind, local
 from tests.support.repositories import (
     PASSWORD,
     memory_folder,
@@ -159,6 +159,23 @@ def test_a_held_lock_is_refreshed_and_given_back(
         while {lock.id for lock in repository.locks.list()} <= first:
             pass
         assert all(lock.exclusive and not lock.stale() for lock in repository.locks.list())
+    assert count(repository) == 0
+
+
+def test_an_interrupt_while_a_lock_is_written_leaves_none(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = open_repository(folder)
+    sync = local.fsync_folder
+
+    def interrupted(path: Path) -> None:
+        sync(path)
+        if path.name == "locks" and any(path.iterdir()):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(local, "fsync_folder", interrupted)
+    with pytest.raises(KeyboardInterrupt), repository.lock(exclusive=False):
+        pytest.fail("it was had")
     assert count(repository) == 0
 
 

@@ -147,7 +147,12 @@ class Locks:
         sealed = bytes(Sealer(self._key).seal(encode_unpacked(plain)))
         name = hashlib.sha256(sealed).hexdigest()
         _OWN.add(name)
-        self._storage.put("locks", name, sealed)
+        try:
+            self._storage.put("locks", name, sealed)
+        except BaseException:  # Ctrl-C, too: it may be visible already, while its folder is synced
+            with contextlib.suppress(StorageError):
+                self._storage.remove("locks", name)
+            raise
         return name
 
     def _conflict(self, exclusive: bool, own: str) -> LockInfo | None:
