@@ -149,6 +149,55 @@ def test_query_in_three_forms(workplace: Workplace) -> None:
     assert said == "\\x1b[2J\n1\n"
 
 
+COUNTED = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n{}) "
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 20_000])
+def test_query_as_json_has_one_form_however_long(workplace: Workplace, rows: int) -> None:
+    sql = COUNTED.format(" LIMIT 20000") + f"SELECT i, 'a\n\"é' FROM n WHERE i <= {rows}"
+    said = workplace.run("--json", "query", "latest", "projects", sql).stdout
+    found = json.loads(said)
+    assert said == json.dumps(found, indent=2) + "\n"
+    assert found["rows"] == [[i, 'a\n"é'] for i in range(1, rows + 1)]
+    assert list(found) == ["columns", "rows", "truncated"]
+
+
+def test_query_as_json_comes_as_it_is_found(workplace: Workplace) -> None:
+    """An answer without an end, in bounded memory."""
+    sql = COUNTED.format("") + "SELECT i FROM n"
+    process = subprocess.Popen(
+        workplace.command("--json", "query", "latest", "projects", sql),
+        cwd=workplace.folder,
+        env=workplace.environment,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+
+    def peak() -> int:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0])
+
+    assert len(process.stdout.read(1 << 20)) == 1 << 20
+    first = peak()
+    assert len(process.stdout.read(32 << 20)) == 32 << 20
+    assert peak() - first < 8 << 10
+    process.stdout.close()
+    assert process.wait(60) == 141
+
+
+@pytest.mark.parametrize(("row", "out"), [(10, False), (100_000, True)])
+def test_query_as_json_that_fails_on_its_way(workplace: Workplace, row: int, out: bool) -> None:
+    sql = COUNTED.format("") + f"SELECT abs(iif(i = {row}, -9223372036854775807 - 1, i)) FROM n"
+    done = workplace.run("--json", "query", "latest", "projects", sql, code=2)
+    if not out:
+        assert "integer overflow" in json.loads(done.stdout)["error"]["message"]
+        assert done.stderr == ""
+        return
+    assert "integer overflow" in done.stderr
+    with pytest.raises(ValueError):
+        json.loads(done.stdout)  # not even by its first lines: nobody takes it for the answer
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from safetake.sources.sqlite.query import Answer, Value
 
 CHROMA_DATABASE = "chroma.sqlite3"
+PIECE = 1 << 16
+"""Characters that are written at once."""
 SHOWN = 1000
 """Rows of a table for people: more than anybody reads, and bounded memory."""
 
@@ -54,7 +56,7 @@ def command(
         node = _database(reader, choose(reader, found, [source])[source], source)
         with query(reader, node, sql, limit=limit) as answer:
             if settings.json:
-                _json(answer)
+                _json(settings, answer)
             elif as_csv:
                 _csv(answer)
             else:
@@ -78,12 +80,32 @@ def _database(reader: Reader, node: Node, source: str) -> Node:
     return files[0]
 
 
-def _json(answer: Answer) -> None:
-    """Columns and rows (an object for each row would lose columns of one name)."""
+def _json(settings: Settings, answer: Answer) -> None:
+    """Columns and rows (an object for each row would lose columns of one name), as they come.
+
+    What fails once some of it is out is told on stderr, and the document stays without its end: no
+    reader takes it for a whole one.
+    """
+    import json
+
     from safetake.cli import output
 
-    rows = [list(map(_plain, row)) for row in answer]
-    output.document({"columns": answer.columns, "rows": rows, "truncated": answer.truncated})
+    def nested(value: Any, depth: int) -> str:
+        return json.dumps(value, ensure_ascii=True, indent=2).replace("\n", "\n" + "  " * depth)
+
+    pieces = [f'{{\n  "columns": {nested(answer.columns, 1)},\n  "rows": [']
+    size, last = 0, ""
+    for row in answer:
+        pieces.append(f"{last}\n    {nested(list(map(_plain, row)), 2)}")
+        last = ","
+        size += len(pieces[-1])
+        if size > PIECE:
+            settings.json = False
+            output.write("".join(pieces))
+            pieces, size = [], 0
+    end = "\n  ]" if last else "]"
+    pieces.append(f'{end},\n  "truncated": {nested(answer.truncated, 1)}\n}}\n')
+    output.write("".join(pieces))
 
 
 def _plain(value: Value) -> Any:
@@ -104,7 +126,7 @@ def _csv(answer: Answer) -> None:
     writer.writerow(answer.columns)
     for row in answer:
         writer.writerow(["" if value is None else _plain(value) for value in row])
-        if text.tell() > 1 << 16:
+        if text.tell() > PIECE:
             output.write(text.getvalue())
             text.seek(0)
             text.truncate()
