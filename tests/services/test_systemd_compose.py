@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +160,8 @@ def test_a_oneshot_unit_has_started_when_it_has_run(
     app = unit()
     was = app.state()
     assert was["running"]
-    for again in (lambda: app.start(was), app.restart):
+    ways: list[Callable[[], None]] = [lambda: app.start(was), app.restart]
+    for again in ways:
         if says:
             with pytest.raises(ServiceError, match=f"did not start: {says}"):
                 again()
