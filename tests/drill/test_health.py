@@ -17,7 +17,7 @@ from safetake.drill import health, processes
 from safetake.drill.items import Item
 from safetake.drill.truth import Truth
 from safetake.errors import SafetakeError
-from tests.support.sample_application import free_port
+from tests.support.ports import free_port
 
 ANSWERS = """
 import http.server, os, signal, sys

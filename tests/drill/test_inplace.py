@@ -23,8 +23,9 @@ from tests.cli.conftest import Workplace, in_a_terminal
 from tests.e2e.test_recovery import Site, site
 from tests.examples.conftest import redis_server
 from tests.support import ctl
+from tests.support.ports import free_port
 from tests.support.redis_server import TestServer, running
-from tests.support.sample_application import free_port, running_load
+from tests.support.sample_application import running_load
 from tests.support.states import difference, files_state, redis_state, sqlite_state
 
 __all__ = ["redis_server", "site"]

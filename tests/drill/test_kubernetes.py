@@ -32,7 +32,8 @@ from safetake.sources.redis.wire import Address, Connection, ServerRefusal
 from tests.cli.conftest import Workplace
 from tests.drill.kubelet import CLAIM, CLAIMS, DRILL, POLICIES, PRODUCTION, DrillCluster
 from tests.services.cluster import PODS, Call, serving, workload_resource
-from tests.support.redis_server import BINARIES, free_port, running
+from tests.support.ports import free_port
+from tests.support.redis_server import BINARIES, running
 
 KINDS = {"projects": "sqlite", "scripts": "files"}
 SERVICE = """

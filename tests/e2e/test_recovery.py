@@ -22,11 +22,11 @@ import redis
 
 from safetake.clock import parse_go_time
 from tests.support import ctl
+from tests.support.ports import free_port
 from tests.support.sample_application import (
     EXAMPLES,
     RedisServer,
     Running,
-    free_port,
     layout,
     running_load,
 )

@@ -10,10 +10,10 @@ from script_generator import projects, scripts, vectors
 from script_generator.jobs import JobStore
 from script_generator.settings import Settings
 
+from tests.support.ports import free_port
 from tests.support.sample_application import (
     RedisServer,
     Running,
-    free_port,
     running_redis,
     running_services,
 )

@@ -21,7 +21,8 @@ from typing import Any, Protocol
 
 import redis
 
-from tests.support.redis_server import BINARIES, free_port
+from tests.support.ports import free_port
+from tests.support.redis_server import BINARIES
 from tests.support.states import chroma_state, files_state, redis_state, sqlite_state
 
 RECENT = ("redis-8.2", "redis-7.0", "valkey-9")

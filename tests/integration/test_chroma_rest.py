@@ -18,8 +18,9 @@ from safetake.errors import ConfigError, SafetakeError, SourceError
 from safetake.model import CaptureContext, Captured
 from safetake.sources.chroma.proof import questions
 from safetake.sources.chroma.source import ChromaSource
-from tests.support.chroma_live import free_port, server
+from tests.support.chroma_live import server
 from tests.support.memory_writer import MemoryRepository, entry_of, materialise
+from tests.support.ports import free_port
 
 
 def export(url: str, place: Path, **more: Any) -> tuple[MemoryRepository, Captured]:

@@ -65,7 +65,7 @@ while True:
         commit("queue", number, version)
     number += 1
     time.sleep(random.choice([0, 0.002, 0.01]))  # or a snapshot has ten thousands of files
-    if number == 20:
+    if number == 60:
         print("begun", flush=True)
 """
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from safetake.restore.beside import restore_to
 from safetake.snapshots import find_snapshot
 from safetake.sources import build
 from safetake.storage import LocalStorage
+from tests.support.sample_application import until_load
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def _campaign(folder: Path, snapshots: int) -> tuple[int, int]:
         ]
         storage = LocalStorage(folder / "repository")
         application.start_load(folder / "journal.jsonl", 4)
-        time.sleep(1.0)
+        until_load(folder / "journal.jsonl")
         with Repository.init(storage, "secret") as repository:
             taken = []
             for _ in range(snapshots):

@@ -16,7 +16,8 @@ from safetake.errors import ConfigError, SafetakeError, SourceError
 from safetake.sources.redis import RedisSource
 from safetake.sources.redis.wire import ServerGoneError, ServerRefusal
 from tests.support.memory_writer import MemoryRepository
-from tests.support.redis_server import VERSIONS, TestServer, free_port, running
+from tests.support.ports import free_port
+from tests.support.redis_server import VERSIONS, TestServer, running
 from tests.support.redis_source import capture, config, proven
 
 every_version = pytest.mark.parametrize("version", VERSIONS)

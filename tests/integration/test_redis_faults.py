@@ -19,7 +19,8 @@ from safetake.sources.redis.rdb import UnsupportedRdbError
 from safetake.sources.redis.scratch import ScratchError, ScratchServer, find_binaries
 from safetake.sources.redis.wire import ServerGoneError
 from tests.support.memory_writer import MemoryRepository
-from tests.support.redis_server import free_port, running
+from tests.support.ports import free_port
+from tests.support.redis_server import running
 from tests.support.redis_source import (
     capture,
     config,

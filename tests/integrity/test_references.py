@@ -7,7 +7,6 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +26,7 @@ from safetake.restore.beside import restore_to
 from safetake.snapshots import find_snapshot
 from safetake.sources import build
 from tests.support.repositories import new_repository
+from tests.support.sample_application import until_load
 
 ROWS = {"source": "projects", "sql": "SELECT id FROM episodes"}
 FILES = {"source": "scripts", "files": "*/{id}.txt"}
@@ -258,7 +258,7 @@ def test_the_sample_application_live_in_snapshots_and_restored(
     application, config, repository, folder = site
     sources = [build(name, source) for name, source in config.sources.items()]
     application.start_load(folder / "journal.jsonl", 4)
-    time.sleep(1.0)
+    until_load(folder / "journal.jsonl")
     taken = []
     for _ in range(3):
         assert bad(check_references(config)) == {}

