@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import sqlite3
 from pathlib import Path
 
 from tests.faults.support import make_world, safetake, small_disk
@@ -86,6 +87,40 @@ def test_a_target_that_is_too_small_is_not_filled(tmp_path: Path) -> None:
         for more in ((), ("--overwrite",)):  # what is there makes room
             done = safetake(tmp_path, "restore", "latest", "--to", str(disk / "out"), *more)
             assert done.returncode == 0, done.stderr
+
+
+def test_a_sparse_file_comes_back_sparse_where_that_is_asked_for(tmp_path: Path) -> None:
+    make_world(tmp_path, tmp_path / "repository")
+    image, link = tmp_path / "scripts" / "image.raw", tmp_path / "scripts" / "again.raw"
+    data = random.Random(1).randbytes(300_000)
+    with image.open("wb") as file:  # 64 MiB, of which 600 kB are written
+        file.seek(20 << 20)
+        file.write(data)
+        file.seek(5 << 20, os.SEEK_CUR)
+        file.write(data)
+        file.truncate((64 << 20) + 100)
+    os.link(image, link)
+    with sqlite3.connect(tmp_path / "p.db") as database:
+        database.execute("CREATE TABLE z AS SELECT zeroblob(1000000)")
+    database.close()
+    assert safetake(tmp_path, "backup").returncode == 0
+    with small_disk(tmp_path / "disk", 12) as disk:
+        refused = safetake(tmp_path, "restore", "latest", "--to", str(disk / "out"))
+        assert "MiB free, and the restore needs 6" in refused.stderr
+        for more in ((), ("--overwrite",)):
+            words = ("restore", "latest", "--to", str(disk / "out"), "--sparse", *more)
+            done = safetake(tmp_path, *words)
+            assert done.returncode == 0, done.stderr
+            scripts = disk / "out" / "scripts"
+            assert picture(scripts) == picture(tmp_path / "scripts")
+            assert (scripts / "again.raw").samefile(scripts / "image.raw")
+            assert (scripts / "image.raw").stat().st_blocks * 512 < 3 << 20
+            projects = next((disk / "out").glob("projects/*.db")).stat()
+            assert projects.st_blocks * 512 >= projects.st_size > 1_000_000
+    dense = safetake(tmp_path, "restore", "latest", "--to", "out")
+    assert dense.returncode == 0
+    assert (tmp_path / "out/scripts/image.raw").stat().st_blocks * 512 >= 64 << 20
+    assert picture(tmp_path / "out" / "scripts") == picture(tmp_path / "scripts")
 
 
 def test_a_target_that_gets_full_fails_cleanly(tmp_path: Path) -> None:

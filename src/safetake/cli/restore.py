@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     help="Beside the live data: DIR/SOURCE/…; must be empty or new.",
 )
 @click.option("--overwrite", is_flag=True, help="With --to: replace what has the same name in DIR.")
+@click.option("--sparse", is_flag=True, help="With --to: leave holes for blocks of zeros in files.")
 @click.option(
     "--in-place", is_flag=True, help="Replace the live data, in a way that can be undone."
 )
@@ -68,6 +69,7 @@ def command(
     sources: tuple[str, ...],
     target: Path | None,
     overwrite: bool,
+    sparse: bool,
     in_place: bool,
     dry_run: bool,
     yes: bool,
@@ -117,6 +119,7 @@ def command(
         )
     options = {
         "--overwrite": overwrite,
+        "--sparse": sparse,
         "--dry-run": dry_run,
         "--yes": yes,
         "--online": online,
@@ -160,7 +163,9 @@ def command(
         if found.ours and not sources:
             _tell_elsewhere(settings, config, repository, found)
         if target is not None:
-            return _beside(settings, config, repository, found, list(sources), target, overwrite)
+            return _beside(
+                settings, config, repository, found, list(sources), target, overwrite, sparse
+            )
         if collections or ids or patterns or db is not None:
             return _some(
                 settings, repository, config, found, list(sources),
@@ -199,7 +204,7 @@ def _tell_elsewhere(
 
 
 _GO_TOGETHER = {
-    "--to": {"--overwrite"},
+    "--to": {"--overwrite", "--sparse"},
     "--in-place": {"--dry-run", "--online", "--beside", "--delete-extra", "--no-gate", "--path"},
     "--collection": {"--dry-run", "--collection", "--id", "--changed", "--exact"},
     "--keys": {"--dry-run", "--keys", "--db", "--changed"},
@@ -246,6 +251,7 @@ def _beside(
     sources: list[str],
     target: Path,
     overwrite: bool,
+    sparse: bool,
 ) -> int:
     from safetake.cli import output
     from safetake.cli.progress import Progress
@@ -258,7 +264,13 @@ def _beside(
         Progress(settings.quiet) as progress,
     ):
         report = restore_to(
-            repository, found, sources, target, overwrite=overwrite, progress=progress
+            repository,
+            found,
+            sources,
+            target,
+            overwrite=overwrite,
+            progress=progress,
+            sparse=sparse,
         )
         facts.restored_to(run, report)
     if settings.json:

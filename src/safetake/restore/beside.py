@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from safetake.errors import DamagedError, RestoreError, UsageError
 from safetake.model import Progress, Wanted
 from safetake.restore.durable import kept_durable
-from safetake.restore.plan import RestorePlan, plan_node
+from safetake.restore.plan import PlannedFile, RestorePlan, plan_node
+from safetake.restore.sparse import zeros
 from safetake.restore.write import TreeWriter
 from safetake.snapshots import META_FOLDER, SnapshotInfo, read_manifest, root_nodes
 from safetake.wording import size
@@ -68,10 +69,12 @@ def restore_to(
     progress: Progress | None = None,
     durable: bool = True,
     wanted: Wanted | None = None,
+    sparse: bool = False,
 ) -> RestoreReport:
     """Write the sources (all when the list is empty) of a snapshot below `target`.
 
-    With `wanted` only that of each, and the report has the facts of what that is.
+    With `wanted` only that of each, and the report has the facts of what that is. With `sparse`
+    blocks of zeros in files of files sources become holes.
     A target that holds anything is refused unless `overwrite`, which replaces entries of the
     same name and keeps others. Raises UsageError, DamagedError, RestoreError.
     """
@@ -88,7 +91,9 @@ def restore_to(
         for name, node in chosen.items()
     }
     total = sum(plan.bytes for plan in plans.values())
-    _refuse_without_room(target, plans.values())
+    with_holes = {name for name in plans if sparse and _may_have_holes(stores.get(name))}
+    holes = sum(_holes(reader, plan) for name, plan in plans.items() if name in with_holes)
+    _refuse_without_room(target, plans.values(), holes)
 
     with contextlib.ExitStack() as stack:
         wrote = stack.enter_context(kept_durable(target)) if durable else None
@@ -104,7 +109,7 @@ def restore_to(
         writer = TreeWriter(reader, target, count)
         for name, plan in plans.items():
             begun = time.perf_counter()
-            writer.write(plan, overwrite=overwrite)
+            writer.write(plan, overwrite=overwrite, sparse=name in with_holes)
             report.sources[name] = _summary(target, name, plan, time.perf_counter() - begun)
             if wanted is not None:
                 report.sources[name]["facts"] = plan.facts()
@@ -113,15 +118,29 @@ def restore_to(
     return report
 
 
-def _refuse_without_room(target: Path, plans: Collection[RestorePlan]) -> None:
-    """Raise RestoreError before anything is written: a full disk would stop who else uses it."""
-    free = shutil.disk_usage(target).free
-    files = {  # names of one file need its room once
+def _may_have_holes(entry: dict[str, Any] | None) -> bool:
+    """A database's room is its own affair; what restic saved is files."""
+    return entry is None or entry.get("type") == "files"
+
+
+def _once(plans: Collection[RestorePlan]) -> dict[Any, PlannedFile]:
+    """The files; names of one file need its room once."""
+    return {
         (file.node.inode, file.node.device_id) if file.node.links > 1 else file.path: file
         for plan in plans
         for file in plan.files
     }
-    need = sum(file.size for file in files.values())
+
+
+def _holes(reader: RepositoryReader, plan: RestorePlan) -> int:
+    return sum(zeros(reader, file.node.content or []) for file in _once([plan]).values())
+
+
+def _refuse_without_room(target: Path, plans: Collection[RestorePlan], holes: int) -> None:
+    """Raise RestoreError before anything is written: a full disk would stop who else uses it."""
+    free = shutil.disk_usage(target).free
+    files = _once(plans)
+    need = sum(file.size for file in files.values()) - holes
     if need <= free:
         return
     for file in files.values():  # what is replaced makes room for what takes its place

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from safetake.columns import ColumnWriter
 from safetake.errors import DamagedError, RestoreError
+from safetake.restore.sparse import write_all, write_sparse
 
 if TYPE_CHECKING:
     from safetake.model import BlobId, Node
@@ -73,9 +74,12 @@ class TreeWriter:
         self.problems: list[str] = []
         """Metadata that could not be set; the bytes are right nevertheless."""
         self._lock = threading.Lock()
+        self._sparse = False
 
-    def write(self, plan: RestorePlan, *, overwrite: bool) -> None:
-        """Write everything. Raises RestoreError, DamagedError."""
+    def write(self, plan: RestorePlan, *, overwrite: bool, sparse: bool = False) -> None:
+        """Write everything, with `sparse` leaving out blocks of zeros. Raises RestoreError,
+        DamagedError."""
+        self._sparse = sparse
         for path, _ in plan.folders:
             self._folder(path, overwrite)
         originals: dict[tuple[int, int], PlannedFile] = {}
@@ -202,15 +206,23 @@ class TreeWriter:
                 elif target.whole:
                     fd = self._open(target.path)
                     try:
-                        _write_all(fd, plain, 0)
+                        self._write(fd, plain, 0, whole=True)
                         self._metadata_fd(fd, target.path, target.file.node)
                     finally:
                         os.close(fd)
                 elif target.fd is not None:
-                    _write_all(target.fd, plain, at)
+                    self._write(target.fd, plain, at, whole=False)
             except OSError as error:
                 raise failure(target.path, error) from error
             self._progress(len(plain))
+
+    def _write(self, fd: int, plain: bytes | bytearray, at: int, *, whole: bool) -> None:
+        if not self._sparse:
+            write_all(fd, plain, at)
+            return
+        if whole:
+            os.ftruncate(fd, len(plain))
+        write_sparse(fd, plain, at)
 
     def _finish(self, target: _Target) -> None:
         assert target.fd is not None
@@ -294,11 +306,3 @@ def _windows(files: list[PlannedFile]) -> Iterator[list[PlannedFile]]:
         opened += count != 1
     if window:
         yield window
-
-
-def _write_all(fd: int, data: bytes | bytearray, at: int) -> None:
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(fd, view, at)
-        view = view[written:]
-        at += written
