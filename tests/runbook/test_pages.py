@@ -27,6 +27,7 @@ IN_PASSING = {
     "safetake restore --resume",
     "safetake restore --rollback",
     "safetake restore --undo",
+    "safetake restore --list",
     "safetake evidence list --kind runbook",
     "safetake evidence verify incident.md",
 }
@@ -68,6 +69,7 @@ def test_they_work(destroyed: Workplace, tmp_path: Path, language: str) -> None:
 
     for way, there in (("--rollback", False), ("--resume", True)):
         killed_restore(destroyed)
+        assert "open" in destroyed.run("restore", "--list").stdout
         destroyed.run("restore", way)
         assert (destroyed.folder / "projects.db").exists() == there
     (destroyed.folder / "scripts" / "one.txt").write_text("mine")
