@@ -197,7 +197,7 @@ def test_times_to_live_are_absolute_and_expired_keys_do_not_come_back(
         with running(version, tmp_path / "live") as server, server.client() as client:
             client.set("for ever", 1)
             client.set("later", 1, pxat=int(time.time() * 1000) + SOON * 1000)
-            client.set("soon", 1, px=1500)
+            client.set("soon", 1, px=4000)
             captured = capture(config(server.url), repository, tmp_path)
             assert captured.facts["databases"] == {"0": {"keys": 3, "expires": 2}}
             while client.exists("soon"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,11 @@ def capture(
         return one.capture()
     finally:
         one.close()
+
+
+def wait_past(moment: float) -> None:
+    """Until what expired by the clock at that time is gone."""
+    time.sleep(max(0.0, moment + 0.1 - time.time()))
 
 
 def entry(captured: Captured) -> dict[str, Any]:

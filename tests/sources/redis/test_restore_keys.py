@@ -146,13 +146,14 @@ def test_a_database_that_the_live_server_does_not_have_is_named(one: Case, tmp_p
 
 
 def test_a_past_expiry_never_deletes_a_live_key(one: Case) -> None:
-    one.client.set("key", "old", px=1200)
-    one.client.set("soon", "old", px=4000)
+    over = time.time() + 4  # long after the capture
+    one.client.set("key", "old", px=4000)
+    one.client.set("soon", "old", px=8000)
     one.capture()
     one.client.set("key", "live")
     one.client.set("soon", "live")
     payload, when = one.client.dump("key"), int(time.time() * 1000)
-    time.sleep(1.3)
+    redis_source.wait_past(over)
     report = one.run(changed=True)
     assert (report.expired, report.changed) == (2, 0)
     assert one.client.mget("key", "soon") == [b"live", b"live"]
@@ -187,11 +188,12 @@ def test_fields_of_a_hash_that_expired_since(version: str, tmp_path: Path) -> No
         client = case.client
         for name in ("all", "all gone", "part", "part gone"):
             client.hset(name, mapping={"f": "1"} if "all" in name else {"f": "1", "g": "2"})
-            client.execute_command("HPEXPIRE", name, 1000, "FIELDS", 1, "f")
+            client.execute_command("HPEXPIRE", name, 4000, "FIELDS", 1, "f")
+        over = time.time() + 4  # long after the capture
         client.hset("later", mapping={"f": "1", "g": "2"})
         client.execute_command("HEXPIRE", "later", 1000, "FIELDS", 1, "f")
         case.capture()
-        time.sleep(1.1)
+        redis_source.wait_past(over)
         client.delete("all", "part", "part gone")
         for name in ("all", "part"):
             client.hset(name, "live", "precious")
