@@ -189,8 +189,8 @@ def test_all_come_back_and_can_be_undone(site: Site) -> None:
     site.is_new()
     verbs = (site.folder / "service.log").read_text().split()
     assert [v for v in verbs if v in ("stop", "start")] == ["stop", "start"]
-    _, by_snapshot = undoable(site.config, "")
-    ((safety, names),) = by_snapshot.items()
+    journal, safety = undoable(site.config, "")
+    names = list(journal.saved)
     assert set(names) == {"projects", "scripts"}
     site.snapshot = find_snapshot(site.repository, safety)
     assert site.snapshot.safety
@@ -558,10 +558,9 @@ def test_a_damaged_database_is_saved_as_it_lies(site: Site) -> None:
     assert outcome.ended == "committed"
     assert site.state()["rows"] == site.new["rows"]
     site.nothing_left()
-    _, by_snapshot = undoable(site.config, "")
-    ((safety, names),) = by_snapshot.items()
+    journal, safety = undoable(site.config, "")
     site.snapshot = find_snapshot(site.repository, safety)
-    site.restore(*names)
+    site.restore(*journal.saved)
     assert live.read_bytes() == rubbish
     site.nothing_left()
 

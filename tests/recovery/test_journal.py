@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import safetake.recovery.journal as journal_module
 from safetake.errors import RefusedError, RestoreError
 from safetake.recovery.journal import (
     BACK,
@@ -19,9 +22,11 @@ from safetake.recovery.journal import (
     load,
     open_restore,
     parse,
+    undo_file_name,
     working,
 )
 
+HOUR = 3600 * 10**9
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
@@ -131,6 +136,48 @@ def test_the_open_one_is_found_until_it_has_ended(restores: Path) -> None:
     assert found is not None
     assert found.id == second.id
     assert [journal.id for journal in journals(restores)] == [first.id, second.id]
+
+
+def test_their_order_is_not_the_clocks(restores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = begun(restores, "02" * 8)
+    monkeypatch.setattr(journal_module, "now_ns", lambda: time.time_ns() - HOUR)  # it was set back
+    for folder, name in (("records", f"{first.order + 5:020}-v.jsonl"), ("keys", "README-x")):
+        (restores.parent / folder).mkdir()
+        (restores.parent / folder / name).touch()
+    second = begun(restores, "01" * 8)
+    second.amend({"time": "", "sources": {}})
+    assert [journal.id for journal in journals(restores)] == [first.id, second.id]
+    assert load(second.folder).order == second.order == first.order + 10_005
+    assert int(undo_file_name(restores, "v", ".jsonl").removesuffix("-v.jsonl")) > second.order
+
+
+def test_those_of_before_there_was_an_order_go_by_their_time(restores: Path) -> None:
+    for name, when in (("01", "2026-02-01T00:00:00Z"), ("02", "2026-01-01T00:00:00Z"), ("03", "")):
+        (restores / (name * 8)).mkdir()
+        (restores / (name * 8) / "plan.json").write_text(json.dumps({"time": when}))
+    found = [journal.id[:2] for journal in [*journals(restores), begun(restores, "00" * 8)]]
+    assert found == ["03", "02", "01", "00"]
+    assert journals(restores)[-1].id == "00" * 8
+
+
+def test_what_was_saved_first_is_what_was_there_before(restores: Path) -> None:
+    """Before anything is replaced all is saved anew, after that only the rest."""
+    journal = begun(restores)
+
+    def save(snapshot: str, *names: str) -> None:
+        for name in names:
+            journal.finish(f"safety:{name}", snapshot=snapshot and f"{snapshot}0", time_ns=1)
+
+    save("", "absent")
+    save("a", "queue", "scripts")  # killed: the third was not recorded
+    save("b", "queue", "scripts", "projects")  # killed before a switch
+    save("c", "queue", "scripts", "projects")
+    assert journal.saved_since == {}
+    save("d", "scripts", "projects")  # the first was switched, and it was killed
+    save("e", "projects")
+    for one in (journal, load(journal.folder)):
+        assert one.saved == dict.fromkeys(("queue", "scripts", "projects"), "c0")
+        assert one.saved_since == {"scripts": "d0", "projects": "e0"}
 
 
 def test_a_begin_that_was_cut_off_before_its_plan_is_nothing(restores: Path) -> None:

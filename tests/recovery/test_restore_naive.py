@@ -68,10 +68,9 @@ def test_ours_keeps_one_for_each_restore(site: Site) -> None:
     site.change()
     second = site.restore("projects")
     assert first.safety["projects"] != second.safety["projects"]
-    _, by_snapshot = undoable(site.config, first.id)
-    ((safety, names),) = by_snapshot.items()
+    journal, safety = undoable(site.config, first.id)
     site.snapshot = find_snapshot(site.repository, safety)
-    site.restore(*names)
+    site.restore(*journal.saved)
     assert site.state()["rows"] == site.old["rows"]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from safetake.cli.common import Settings
     from safetake.config import Config
     from safetake.recovery.inplace import Agree, Telling
+    from safetake.recovery.journal import Journal
     from safetake.recovery.outcome import Outcome
     from safetake.recovery.plan import PlannedRestore, Wishes
     from safetake.repository import Repository
@@ -49,10 +50,9 @@ def restore(
     *,
     dry_run: bool,
     yes: bool,
-    undo_of: str = "",
-    documents: list[Any] | None = None,
+    undo_of: Journal | None = None,
 ) -> int:
-    """Plan, ask, do, print; with --json into `documents`, when they are given."""
+    """Plan, ask, do, print."""
     from safetake.cli.restore_records import refuse_cut_off
     from safetake.operate.history import facts, recorded
     from safetake.recovery.inplace import restore_in_place
@@ -79,10 +79,9 @@ def restore(
         else:
             facts.restored(run, outcome, "undo" if undo_of else "in place", _code(outcome))
             total = sum(source.bytes for source in plan.sources.values())
-            run.facts |= {"bytes": total, "undo_of": undo_of}
+            run.facts |= {"bytes": total, "undo_of": plan.undo_of}
     if settings.json:
-        told = plan.as_dict() if outcome is None else outcome.as_dict()
-        output.document(told) if documents is None else documents.append(told)
+        output.document(plan.as_dict() if outcome is None else outcome.as_dict())
     elif outcome is not None:
         _show(settings, outcome)
     elif not dry_run:
@@ -187,6 +186,8 @@ def _say(text: str) -> None:
 
 
 def _show(settings: Settings, outcome: Outcome) -> None:
+    from safetake.recovery.outcome import told_since
+
     good = outcome.ended == "committed"
     if not settings.quiet:
         output.line()
@@ -210,6 +211,8 @@ def _show(settings: Settings, outcome: Outcome) -> None:
                 f"what was there before is snapshot {', '.join(saved)}: "
                 f"`safetake restore --undo {outcome.id[:8]}` brings it back"
             )
+            for text in told_since(outcome.saved_since):
+                _say(text)
     for problem in outcome.warnings:
         output.note(output.wrapped(output.printable_lines(f"note: {problem}")))
     for problem in outcome.problems:
@@ -259,42 +262,39 @@ def end(settings: Settings, *, resume: bool) -> int:
 
 def undo(settings: Settings, wanted: str, *, dry_run: bool, yes: bool) -> int:
     """`--undo`: an in-place restore of the safety snapshot."""
+    from safetake.errors import RefusedError, SnapshotNotFoundError
     from safetake.recovery.inplace import undoable
     from safetake.recovery.plan import Wishes
     from safetake.snapshots import find_snapshot
 
     config = settings.load()
-    journal, by_snapshot = undoable(config, wanted)
-    documents: list[Any] = []
-    code = 0
+    journal, saved = undoable(config, wanted)
+    told = [journal.plan["sources"][name] for name in journal.saved]
+    modes = {one["mode"] for one in told}
+    mode = "online" if modes <= {"online"} and not journal.plan["stop"] else ""
+    mode = "beside" if modes == {"beside"} else mode
+    paths = tuple(told[0]["options"].get("paths", []))
     with settings.open(config) as repository:
-        for snapshot, names in by_snapshot.items():
-            told = [journal.plan["sources"][name] for name in names]
-            modes = {one["mode"] for one in told}
-            mode = "online" if modes <= {"online"} and not journal.plan["stop"] else ""
-            mode = "beside" if modes == {"beside"} else mode
-            paths = told[0]["options"].get("paths", [])
-            code = max(
-                code,
-                restore(
-                    settings,
-                    repository,
-                    config,
-                    find_snapshot(repository, snapshot),
-                    names,
-                    Wishes(mode, delete_extra=True, paths=tuple(paths)),
-                    dry_run=dry_run,
-                    yes=yes,
-                    undo_of=journal.id,
-                    documents=documents,
-                ),
-            )
-            if code == 1:
-                break  # not agreed to, or a service does not run: the rest waits
-    if settings.json:
-        # two: of a restore that was cut off between its stores, and saved the rest when it went on
-        output.document(documents[0] if len(documents) == 1 else {"restores": documents})
-    return code
+        try:
+            snapshot = find_snapshot(repository, saved)
+        except SnapshotNotFoundError as error:
+            raise RefusedError(
+                f"what restore {journal.id} replaced was saved as snapshot {saved[:8]}, and that "
+                "is not in the repository (any more)",
+                hint="such snapshots are pruned when they are older than `safety` in [retention]; "
+                "`safetake snapshots` lists what is there",
+            ) from error
+        return restore(
+            settings,
+            repository,
+            config,
+            snapshot,
+            list(journal.saved),
+            Wishes(mode, delete_extra=True, paths=paths),
+            dry_run=dry_run,
+            yes=yes,
+            undo_of=journal,
+        )
 
 
 def show(settings: Settings) -> int:
@@ -306,33 +306,39 @@ def show(settings: Settings) -> int:
     from safetake.recovery.journal import journals
 
     config = settings.load()
-    found = [
-        {
-            "restore": journal.id,
-            "what": "sources",
-            "time": journal.plan["time"],
-            "snapshot": journal.plan["snapshot"],
-            "sources": list(journal.plan["sources"]),
-            "ended": journal.ended or "open",
-            "reason": journal.reason,
-            "undo_of": journal.plan.get("undo_of", ""),
-        }
+    ordered = [
+        (
+            journal.order,
+            {
+                "restore": journal.id,
+                "what": "sources",
+                "time": journal.plan["time"],
+                "snapshot": journal.plan["snapshot"],
+                "sources": list(journal.plan["sources"]),
+                "ended": journal.ended or "open",
+                "reason": journal.reason,
+                "undo_of": journal.plan.get("undo_of", ""),
+            },
+        )
         for journal in journals(restores_folder(config))
     ]
-    found += [
-        {
-            "restore": done.id,
-            "what": done.kind,
-            "time": go_time(done.time_ns),
-            "snapshot": "",
-            "sources": [done.id.partition("-")[2]],
-            "ended": "committed",
-            "reason": "",
-            "undo_of": "",
-        }
+    ordered += [
+        (
+            done.order,
+            {
+                "restore": done.id,
+                "what": done.kind,
+                "time": go_time(done.time_ns),
+                "snapshot": "",
+                "sources": [done.id.partition("-")[2]],
+                "ended": "committed",
+                "reason": "",
+                "undo_of": "",
+            },
+        )
         for done in some(config)
     ]
-    found.sort(key=lambda one: parse_go_time(one["time"]))
+    found = [one for _, one in sorted(ordered, key=lambda pair: pair[0])]
     if settings.json:
         output.document(found)
         return 0

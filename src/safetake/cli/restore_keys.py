@@ -45,13 +45,14 @@ def restore_keys(
     from safetake.cli.progress import Progress
     from safetake.operate.history import facts as history_facts
     from safetake.operate.history import recorded
-    from safetake.recovery.inplace import alone
+    from safetake.recovery.inplace import alone, restores_folder
+    from safetake.recovery.journal import undo_file_name
     from safetake.restore.beside import choose
     from safetake.scratch import scratch_folder
     from safetake.snapshots import read_manifest
     from safetake.sources.redis.keys import Keys
     from safetake.sources.redis.store import materialise
-    from safetake.sources.redis.undofile import UndoFile, server_of
+    from safetake.sources.redis.undofile import SUFFIX, UndoFile, server_of
     from safetake.sources.redis.wire import Address, Connection
 
     config = settings.load()
@@ -94,7 +95,8 @@ def restore_keys(
                 output.note("nothing was changed")
                 return 1
         started = time.perf_counter()
-        path = keys_folder(config) / f"{time.time_ns():020}-{source_name}.keys.undo"
+        name = undo_file_name(restores_folder(config), source_name, SUFFIX)
+        path = keys_folder(config) / name
         with UndoFile(path, {**begin, "server": server_of(connection)}) as undo:
             report = keys.run(undo)
             _refuse_none(report, patterns, db)

@@ -220,9 +220,11 @@ def _cut_off(config: Config, facts: dict[str, Any]) -> Path | None:
 
 
 def _new_file(config: Config, source: str) -> Path:
+    from safetake.recovery.inplace import restores_folder
+    from safetake.recovery.journal import undo_file_name
     from safetake.sources.chroma.undo import SUFFIX
 
-    return records_folder(config) / f"{time.time_ns():020}-{source}{SUFFIX}"
+    return records_folder(config) / undo_file_name(restores_folder(config), source, SUFFIX)
 
 
 def _need_somebody(settings: Settings) -> None:

@@ -27,11 +27,14 @@ class Done:
     kind: Literal["records", "keys"]
     id: str
     time_ns: int
+    order: int
+    """As of journals: the newest has the highest."""
     path: Path
 
 
 def some(config: Config) -> list[Done]:
     """Restores of records and keys that were not taken back, oldest first."""
+    from safetake.recovery.journal import file_order
     from safetake.sources.chroma.undo import SUFFIX as RECORDS
     from safetake.sources.chroma.undo import is_undone
     from safetake.sources.redis.undofile import SUFFIX as KEYS
@@ -48,8 +51,8 @@ def some(config: Config) -> list[Done]:
             if kind == "records" and is_undone(path):
                 continue
             name = path.name.removesuffix(suffix)
-            found.append(Done(kind, name, path.stat().st_mtime_ns, path))
-    return sorted(found, key=lambda done: done.time_ns)
+            found.append(Done(kind, name, path.stat().st_mtime_ns, file_order(path), path))
+    return sorted(found, key=lambda done: done.order)
 
 
 def undo(
@@ -60,7 +63,6 @@ def undo(
     `other_server` is about keys: see `take_back_keys`.
     """
     from safetake.cli import restore_in_place as whole
-    from safetake.clock import parse_go_time
     from safetake.errors import UsageError
     from safetake.recovery.inplace import restores_folder
     from safetake.recovery.journal import journals
@@ -78,22 +80,21 @@ def undo(
             raise UsageError(f"{wanted!r} begins the ids of {len(chosen)} restores")
         newest = chosen[0]
     else:
-        last = max((parse_go_time(journal.plan["time"]) for journal in committed), default=0)
-        if not parts or parts[-1].time_ns < last:
+        if not parts or (committed and parts[-1].order < committed[-1].order):
             _about_keys(other_server)
             return whole.undo(settings, "", dry_run=dry_run, yes=yes)
         newest = parts[-1]
     _about_keys(other_server and newest.kind != "keys")
     if dry_run:
         raise UsageError(
-            f"the newest restore is of {newest.kind}: --dry-run is for whole sources",
+            f"the restore {newest.id} is of {newest.kind}: --dry-run is for whole sources",
             hint="--undo without it takes back what that restore did, and nothing written since",
         )
     if not yes:
         if not sys.stdin.isatty() or settings.json:
             raise UsageError(
-                f"the newest restore is of {newest.kind}, to be taken back in the running server, "
-                "and there is nobody to ask",
+                f"the restore {newest.id} is of {newest.kind}, to be taken back in the running "
+                "server, and there is nobody to ask",
                 hint="add --yes",
             )
         if not click.confirm(f"Take back the restore of {newest.kind} {newest.id}?", err=True):

@@ -18,7 +18,7 @@ from safetake.errors import RefusedError, UsageError
 from safetake.recovery import workfolder
 from safetake.recovery.engine import Engine, Say
 from safetake.recovery.journal import Journal, create, journals, open_restore, working
-from safetake.recovery.outcome import Outcome
+from safetake.recovery.outcome import Outcome, told_since
 from safetake.recovery.plan import PlannedRestore, Wishes, plan_restore, whereabouts
 from safetake.state import state_folder
 
@@ -54,7 +54,7 @@ def restore_in_place(
     agree: Agree,
     telling: Telling,
     *,
-    undo_of: str = "",
+    undo_of: Journal | None = None,
 ) -> tuple[PlannedRestore, Outcome | None]:
     """Plan, ask, and do. None when it was not agreed to: nothing was changed then.
 
@@ -65,7 +65,9 @@ def restore_in_place(
     with working(restores):
         _none_open(restores)
         plan = plan_restore(repository, config, snapshot, names, wishes, journals(restores))
-        plan.undo_of = undo_of
+        if undo_of is not None:
+            plan.undo_of = undo_of.id
+            plan.warnings += _not_undone(undo_of)
         if not agree(plan):
             return plan, None
         name = secrets.token_hex(8)
@@ -181,9 +183,9 @@ def roll_back(
         return engine_of(config, _the_open(restores), telling).back(opening=opening)
 
 
-def undoable(config: Config, wanted: str) -> tuple[Journal, dict[str, list[str]]]:
-    """The committed restore (the newest, or the one that `wanted` begins the id of) and, by safety
-    snapshot, the sources that it holds. Raises UsageError, RefusedError.
+def undoable(config: Config, wanted: str) -> tuple[Journal, str]:
+    """The committed restore (the newest, or the one that `wanted` begins the id of) and the one
+    snapshot that holds what it replaced (`Journal.saved`). Raises UsageError, RefusedError.
     """
     restores = restores_folder(config)
     _none_open(restores)
@@ -200,14 +202,21 @@ def undoable(config: Config, wanted: str) -> tuple[Journal, dict[str, list[str]]
     if wanted and len(found) > 1:
         raise UsageError(f"{wanted!r} begins the ids of {len(found)} restores")
     journal = found[-1]
-    by_snapshot: dict[str, list[str]] = {}
-    for name in journal.plan["sources"]:
-        snapshot = str(journal.done.get(f"safety:{name}", {}).get("snapshot", ""))
-        if snapshot:
-            by_snapshot.setdefault(snapshot, []).append(name)
-    if not by_snapshot:
+    if not journal.saved:
         raise RefusedError(
             f"restore {journal.id} replaced nothing: there was no data before it",
             hint="there is nothing to bring back",
         )
-    return journal, by_snapshot
+    return journal, next(iter(journal.saved.values()))
+
+
+def _not_undone(journal: Journal) -> list[str]:
+    """What the undo of a restore does not bring back, for the person."""
+    absent = [name for name in journal.plan["sources"] if name not in journal.saved]
+    return [
+        *(
+            f"{name}: nothing was there before the restore; what is there now stays"
+            for name in absent
+        ),
+        *told_since(journal.saved_since),
+    ]

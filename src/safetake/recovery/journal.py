@@ -30,6 +30,10 @@ COMMIT, BACK = "commit", "back"
 ENDED = "ended"
 _PLAN, _JOURNAL, _LOCK = "plan.json", "journal", "lock"
 _ID = re.compile(r"[0-9a-f]{16}")
+_DIGITS = 20
+"""Of the order in the name of an undo file."""
+_APART = 10_000
+"""At the least: lists show 16 of the digits."""
 
 
 @dataclass(slots=True)
@@ -47,6 +51,10 @@ class Journal:
     """`commit` or `back` once that can not be changed any more."""
     ended: str = ""
     """`committed` or `rolled back` once nothing is left to do."""
+    saved: dict[str, str] = field(default_factory=dict)
+    """By source: the snapshot of what was there before anything was replaced, one for all; without
+    those of which nothing was there. A restore that went on after a crash saves anew what it had
+    not replaced yet: `saved_since`."""
     reason: str = ""
     """Why it was rolled back."""
     torn_at: int | None = None
@@ -58,10 +66,29 @@ class Journal:
         """16 hexadecimal digits."""
         return self.folder.name
 
+    @property
+    def order(self) -> int:
+        """Higher than that of every restore begun before it, whatever the clock said."""
+        try:
+            return int(self.plan["order"] if "order" in self.plan else _time(self.plan))
+        except (TypeError, ValueError):
+            return 0
+
+    @property
+    def saved_since(self) -> dict[str, str]:
+        """By source: the snapshot of what a crash had left to be replaced, when the restore went
+        on: what was written to it in between is nowhere else."""
+        return {
+            name: str(self.done[f"safety:{name}"]["snapshot"])
+            for name, first in self.saved.items()
+            if self.done[f"safety:{name}"]["snapshot"] != first
+        }
+
     def amend(self, plan: dict[str, Any]) -> None:
         """Another plan, whole or not at all: before a step of what is new in it was begun. Raises
         RestoreError when that is not durable.
         """
+        plan = {**plan, "order": self.order}
         try:
             write_json(self.folder / _PLAN, plan)
         except OSError as error:
@@ -144,6 +171,8 @@ class Journal:
             self.begun[record["begin"]] = facts
         elif "done" in record:
             self.done[record["done"]] = facts
+            if record["done"].startswith("safety:") and facts.get("snapshot"):
+                self._take_saved(str(facts["snapshot"]))
         elif "forget" in record:
             self.begun.pop(record["forget"], None)
             self.done.pop(record["forget"], None)
@@ -153,6 +182,21 @@ class Journal:
             self.decision, self.reason = record["decide"], record["reason"]
         elif "end" in record:
             self.ended = record["end"]
+
+    def _take_saved(self, snapshot: str) -> None:
+        """What was replaced is not saved again: the last one that holds as much as any was taken
+        before the first was replaced."""
+        held = {
+            step.partition(":")[2]: snapshot
+            for step, facts in self.done.items()
+            if step.startswith("safety:") and facts.get("snapshot") == snapshot
+        }
+        if len(held) >= len(self.saved):
+            self.saved = held
+
+
+def _time(plan: dict[str, Any]) -> int:
+    return parse_go_time(str(plan.get("time", "")))
 
 
 def _append(fd: int, line: bytes) -> None:
@@ -210,6 +254,7 @@ def create(restores: Path, name: str, plan: dict[str, Any]) -> Journal:
         if _ID.fullmatch(begun.name) and not (begun / _PLAN).exists():
             shutil.rmtree(begun, ignore_errors=True)
     folder = restores / name
+    plan = {**plan, "order": next_order(restores)}
     try:
         folder.mkdir(mode=0o700)
         write_json(folder / _PLAN, plan)
@@ -252,12 +297,35 @@ def load(folder: Path) -> Journal:
 
 
 def journals(restores: Path) -> list[Journal]:
-    """All restores on record, oldest first. Raises RestoreError."""
+    """All restores on record, in the order in which they were begun. Raises RestoreError."""
     if not restores.is_dir():
         return []
     folders = [entry for entry in restores.iterdir() if (entry / _PLAN).is_file()]
     found = [load(folder) for folder in folders]
-    return sorted(found, key=lambda journal: str(journal.plan.get("time", "")))
+    return sorted(found, key=lambda journal: journal.order)
+
+
+def next_order(restores: Path) -> int:
+    """For a restore that begins now, with the lock held: the time in nanoseconds, or more when the
+    clock was set back since the last one. Restores of records and keys have it in the names of
+    their undo files. Raises RestoreError.
+    """
+    seen = [journal.order for journal in journals(restores)]
+    for kind in ("records", "keys"):
+        folder = restores.parent / kind
+        seen += [file_order(path) for path in folder.iterdir()] if folder.is_dir() else []
+    return max([now_ns(), *(order + _APART for order in seen)])
+
+
+def file_order(path: Path) -> int:
+    """What the name of an undo file begins with; 0: nothing like that."""
+    number = path.name.partition("-")[0]
+    return int(number) if len(number) == _DIGITS and number.isdecimal() else 0
+
+
+def undo_file_name(restores: Path, source: str, suffix: str) -> str:
+    """For a restore of records or keys that begins now, with the lock held. Raises RestoreError."""
+    return f"{next_order(restores):0{_DIGITS}}-{source}{suffix}"
 
 
 def open_restore(restores: Path) -> Journal | None:

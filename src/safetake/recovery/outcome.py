@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +25,14 @@ class Outcome:
     ended: str
     """`committed` or `rolled back`."""
     safety: dict[str, str]
-    """By source: the snapshot that holds what was there before."""
+    """By source: the snapshot that holds what was there before, one for all; empty: nothing was."""
     seconds: float
     downtime: float
     """Seconds from the first service's stop to the end of the health gate; 0: none was stopped."""
     steps: list[tuple[str, float]] = field(default_factory=list)
     reason: str = ""
+    saved_since: dict[str, str] = field(default_factory=dict)
+    """By source, of a restore that was cut off and went on: the snapshot of what was there then."""
     written: dict[str, str] = field(default_factory=dict)
     """By source, after a way back: the snapshot of what was written to the restored data."""
     warnings: list[str] = field(default_factory=list)
@@ -46,11 +49,16 @@ class Outcome:
             id=journal.id,
             snapshot=str(journal.plan["snapshot"]),
             ended=journal.ended,
-            safety=_snapshots(journal, "safety:"),
+            safety={
+                name: journal.saved.get(name, "")
+                for name in journal.plan["sources"]
+                if f"safety:{name}" in journal.done
+            },
             seconds=sum(spent for _, spent in steps),
             downtime=sum(spent for _, spent in steps[down[0] :]) if down else 0.0,
             steps=steps,
             reason=journal.reason,
+            saved_since=journal.saved_since,
             written=_snapshots(journal, "keep:"),
             sources=list(journal.plan["sources"]),
         )
@@ -67,10 +75,22 @@ class Outcome:
             "downtime_seconds": round(self.downtime, 3),
             "steps": [{"step": name, "seconds": round(spent, 3)} for name, spent in self.steps],
             "reason": self.reason,
+            "saved_since": self.saved_since,
             "written": self.written,
             "warnings": self.warnings,
             "problems": self.problems,
         }
+
+
+def told_since(saved: Mapping[str, str]) -> list[str]:
+    """For the person: what an undo does not bring back of a restore that was cut off
+    (`saved_since`)."""
+    return [
+        f"anything that was written to {', '.join(n for n, s in saved.items() if s == snapshot)} "
+        f"while the restore was cut off is in snapshot {snapshot[:8]}, and is not brought back: "
+        f"`safetake restore {snapshot[:8]} --to DIR`"
+        for snapshot in dict.fromkeys(saved.values())
+    ]
 
 
 def _snapshots(journal: Journal, step: str) -> dict[str, str]:

@@ -185,10 +185,7 @@ def _outcome(there: Journal) -> dict[str, Any]:
         "snapshot": there.plan["snapshot"],
         "ended": there.ended,
         "sources": list(there.plan["sources"]),
-        "safety": {
-            name: str(there.done.get(f"safety:{name}", {}).get("snapshot", ""))
-            for name in there.plan["sources"]
-        },
+        "safety": {name: there.saved.get(name, "") for name in there.plan["sources"]},
         "seconds": sum(float(step.get("seconds", 0)) for step in there.done.values()),
         "warnings": [],
         "problems": [],

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetake.errors import RestoreError
-from safetake.recovery.journal import parse
+from safetake.recovery.journal import Journal, load
 from safetake.snapshots import FAILED, RUNGS, STORED, SnapshotInfo
 from safetake.state import state_folder
 
@@ -86,24 +86,19 @@ def needed(config: Config, snapshots: Sequence[SnapshotInfo]) -> Pins:
     Raises RestoreError when a record of a restore cannot be read.
     """
     wanted: Pins = {}
-    committed: list[tuple[str, str, list[str]]] = []
-    for plan, records in _journals(state_folder(config.restore.state, "restores", create=False)):
-        saved = [
-            str(record["snapshot"])
-            for record in records
-            if str(record.get("done", "")).startswith("safety") and record.get("snapshot")
-        ]
-        ended = next((record["end"] for record in records if "end" in record), "")
-        name = str(plan["id"])
-        if not ended:
-            for one in (str(plan["snapshot"]), *saved):
-                _pin(wanted, one, f"the open restore {name[:8]} needs it")
-        elif ended == "committed":
-            committed.append((str(plan["time"]), name, saved))
+    committed: list[Journal] = []
+    for journal in _journals(state_folder(config.restore.state, "restores", create=False)):
+        if not journal.ended:
+            for one in (str(journal.plan["snapshot"]), *_saved(journal)):
+                _pin(wanted, one, f"the open restore {journal.id[:8]} needs it")
+        elif journal.ended == "committed":
+            committed.append(journal)
     if committed:
-        _, name, saved = max(committed)
-        for one in saved:
-            _pin(wanted, one, f"`restore --undo` of {name[:8]} needs it")
+        newest = max(committed, key=lambda journal: journal.order)
+        for one in newest.saved.values():
+            _pin(wanted, one, f"`restore --undo` of {newest.id[:8]} needs it")
+        for one in newest.saved_since.values():
+            _pin(wanted, one, f"saved while restore {newest.id[:8]} was cut off")
     for one in _cut_off(state_folder(config.restore.state, "records", create=False)):
         _pin(wanted, one, "a restore of records that was cut off needs it")
     # `restic tag` and `rewrite` give a snapshot a new id, and keep the first one
@@ -140,20 +135,21 @@ def _pin(pins: Pins, name: str, reason: str) -> None:
         reasons.append(reason)
 
 
-def _journals(restores: Path) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
+def _journals(restores: Path) -> list[Journal]:
     found = []
     for folder in sorted(restores.iterdir()) if restores.is_dir() else ():
-        path = folder / "plan.json"
         try:
-            if not path.is_file():
-                continue
-            plan = json.loads(path.read_text(encoding="utf-8"))
-            journal = folder / "journal"
-            records, _ = parse(journal.read_bytes() if journal.exists() else b"")
-            found.append(({"id": folder.name, **plan, "snapshot": plan["snapshot"]}, records))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise _unknown(folder, error) from error
+            if (folder / "plan.json").is_file():
+                found.append(load(folder))
+                str(found[-1].plan["snapshot"])
+        except (RestoreError, OSError, KeyError, TypeError) as error:
+            raise _unknown(folder, error.__cause__ or error) from error
     return found
+
+
+def _saved(journal: Journal) -> list[str]:
+    saved = (f["snapshot"] for step, f in journal.done.items() if step.startswith("safety:"))
+    return [*journal.saved.values(), *(str(one) for one in saved if one)]
 
 
 def _cut_off(records: Path) -> list[str]:
@@ -171,7 +167,7 @@ def _cut_off(records: Path) -> list[str]:
     return found
 
 
-def _unknown(path: Path, error: Exception) -> RestoreError:
+def _unknown(path: Path, error: BaseException) -> RestoreError:
     return RestoreError(
         f"{path} cannot be read ({error}): what a restore may need is not known, "
         "and nothing was removed",
