@@ -206,7 +206,8 @@ def list_snapshots(repository: Repository, *, proofs: bool = True) -> list[Snaps
 
 def find_snapshot(repository: Repository, wanted: str, sources: Sequence[str] = ()) -> SnapshotInfo:
     """The snapshot whose id starts with `wanted`, or for `latest` the newest that has all of
-    `sources` and was not taken to save what a restore replaced.
+    `sources` and was not taken to save what a restore replaced. The id that it had before `restic
+    tag` or `rewrite` gave it another one finds it, too.
 
     Raises SnapshotNotFoundError, DamagedError.
     """
@@ -221,6 +222,12 @@ def find_snapshot(repository: Repository, wanted: str, sources: Sequence[str] = 
                 return snapshot
         return snapshots[-1]  # whoever asks it for its sources says what it has
     names = [name for name, _ in repository.storage.list("snapshots") if name.startswith(wanted)]
+    if wanted and not names:
+        names = [
+            name
+            for name, document in repository.documents("snapshots")
+            if str(document.get("original") or "").startswith(wanted)
+        ]
     if len(names) != 1 or not wanted:
         what = "more than one snapshot" if len(names) > 1 else "no snapshot"
         raise SnapshotNotFoundError(

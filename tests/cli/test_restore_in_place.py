@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import re
@@ -13,6 +14,7 @@ import pytest
 from safetake.cli.restore import _together as together
 from safetake.errors import UsageError
 from tests.cli.conftest import Workplace, in_a_terminal
+from tests.cli.test_commands import restic
 from tests.support.jobs import until
 
 
@@ -103,6 +105,42 @@ def test_an_undo_says_what_it_undoes_and_can_be_undone(workplace: Workplace) -> 
     message, hint = workplace.error("restore", "--undo", "ffffffffffffffff", "--yes", code=2)
     assert message == "there is no restore 'ffffffffffffffff' to undo"
     assert hint == "`safetake restore --list` shows them"
+
+
+def test_the_newest_is_the_one_that_was_begun_last_whatever_the_clock_says(
+    workplace: Workplace,
+) -> None:
+    (workplace.folder / "scripts" / "one.txt").unlink()
+    words = ("restore", "latest", "scripts", "--in-place", "--yes")
+    first = workplace.json(*words)["restore"]
+    (plan,) = workplace.folder.parent.rglob(f"restores/{first}/plan.json")
+    told = json.loads(plan.read_text())
+    plan.write_text(  # its clock was an hour ahead
+        json.dumps(told | {"order": told["order"] + 3600 * 10**9, "time": "2999-01-01T00:00:00Z"})
+    )
+    second = workplace.json(*words)["restore"]
+    assert [one["restore"] for one in workplace.json("restore", "--list")] == [first, second]
+    assert workplace.json("restore", "--undo", "--dry-run")["undo_of"] == second
+
+
+def test_a_safety_snapshot_that_was_tagged_is_found_and_one_that_is_gone_is_told(
+    workplace: Workplace,
+) -> None:
+    """`restic tag` gives it another id."""
+    (workplace.folder / "scripts" / "one.txt").unlink()
+    done = workplace.json("restore", "latest", "scripts", "--in-place", "--yes")
+    saved = done["safety"]["scripts"]
+    restic(workplace, "tag", "--add", "audit", saved)
+    plan = workplace.json("restore", "--undo", "--dry-run")
+    assert plan["undo_of"] == done["restore"]
+    assert plan["snapshot"] != saved
+    restic(workplace, "forget", plan["snapshot"])
+    message, hint = workplace.error("restore", "--undo", "--dry-run", code=1)
+    assert message == (
+        f"what restore {done['restore']} replaced was saved as snapshot {saved[:8]}, and that is "
+        "not in the repository (any more)"
+    )
+    assert "`safety` in [retention]" in hint
 
 
 def test_the_undo_of_a_switch_is_a_switch(workplace: Workplace) -> None:
