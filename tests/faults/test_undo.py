@@ -127,6 +127,9 @@ def test_one_undo_brings_back_what_a_restore_of_many_kills_replaced(world: World
 def test_an_undo_of_many_kills_is_one_undo(world: World) -> None:
     restored = ended(world, world.snapshot, *RESTORE)["restore"]
     cut_off(world, "switch:queue", *UNDO)
+    refused = world.safetake("restore", *UNDO, code=1).said
+    assert f", the undo of {restored[:8]}, of queue, scripts, vectors, projects" in refused
+    assert f"--resume` ends it with what was there before {restored[:8]}" in refused
     cut_off(world, "switch:scripts", "--resume")
     undone = ended(world, "--resume")
     holds(world, world.old)

@@ -121,11 +121,15 @@ def described(restores: Path, name: str, plan: PlannedRestore) -> dict[str, Any]
 def _none_open(restores: Path) -> None:
     journal = open_restore(restores)
     if journal is not None:
+        undone = str(journal.plan.get("undo_of", ""))
+        what, new, old = "", "the restored data", "the data from before"
+        if undone:
+            what = f", the undo of {undone[:8]},"
+            new, old = f"what was there before {undone[:8]}", "what was there before the undo"
         raise RefusedError(
-            f"the restore {journal.id} of {', '.join(journal.plan['sources'])} was begun "
+            f"the restore {journal.id}{what} of {', '.join(journal.plan['sources'])} was begun "
             f"{utc(journal.plan['time'])} and not ended",
-            hint="`safetake restore --resume` ends it with the restored data, `--rollback` with "
-            "the data from before",
+            hint=f"`safetake restore --resume` ends it with {new}, `--rollback` with {old}",
         )
 
 

@@ -251,6 +251,22 @@ def test_what_an_open_restore_and_an_undo_need_stays(config: Config) -> None:
     assert renamed.id in pins.needed(config, [renamed])
 
 
+def test_what_was_saved_when_a_restore_was_cut_off_stays_with_it(config: Config) -> None:
+    older = restored(config, "b", "2999-01-01")  # the clock was set back since
+    older.finish("safety:projects", snapshot="old", time_ns=1)
+    done = restored(config, "a", "2026-01-01")
+    for snapshot, names in (("first", ("queue", "projects")), ("since", ("projects",))):
+        for name in names:
+            done.finish(f"safety:{name}", snapshot=snapshot, time_ns=1)
+    for journal_ in (older, done):
+        journal_.decide(journal.COMMIT)
+        journal_.end("committed")
+    assert pins.needed(config, []) == {
+        "first": ["`restore --undo` of aaaaaaaa needs it"],
+        "since": ["saved while restore aaaaaaaa was cut off"],
+    }
+
+
 def test_a_torn_journal_is_read_and_not_mended(config: Config) -> None:
     open_one = restored(config, "a", "2026-01-01")
     path = open_one.folder / "journal"
