@@ -138,7 +138,9 @@ def _reader(
     may_wait: bool,
 ) -> None:
     connection = sqlite3.connect(path, timeout, isolation_level=None)
-    while not stop.is_set():
+    ended = False
+    while not ended:
+        ended = stop.is_set()  # a last look comes after it, however busy the machine is
         started = time.monotonic()
         try:
             generation = read(connection)
