@@ -14,7 +14,7 @@ import pytest
 
 from safetake.config import ServiceConfig
 from safetake.errors import ServiceError
-from safetake.services.health import Report, ask, gate
+from safetake.services.health import Observation, Report, ask, gate
 from safetake.services.httpget import MAX_BODY
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
@@ -176,11 +176,23 @@ def test_an_answer_that_drips_is_late(site: Site) -> None:
                 return
 
     site.answers["/"] = [dripping]
-    how = section(url=site.url + "/", answer_timeout=0.3).health
+    how = section(url=site.url + "/", answer_timeout=0.5).health
     assert how is not None
-    saw = ask("web", how)
+    wanted = "no whole answer within 0.5 s: 200, a body without an end"
+    assert wanted in asked_until(wanted, lambda: [ask("web", how)])
     ended.set()
-    assert (saw.ok, saw.text) == (False, "no whole answer within 0.3 s: 200, a body without an end")
+
+
+def asked_until(wanted: str, again: Callable[[], list[Observation]]) -> list[str]:
+    """What was seen, at last `wanted`: on a busy machine time may be over a step earlier, too."""
+    seen: list[str] = []
+    deadline = time.monotonic() + 60
+    while wanted not in seen and time.monotonic() < deadline:
+        found = again()
+        assert not any(one.ok for one in found)
+        seen += [one.text for one in found]
+    assert all(text.startswith("no whole answer within 0.5 s: ") for text in seen)
+    return seen
 
 
 @pytest.mark.parametrize(
@@ -231,13 +243,20 @@ def test_whatever_drips_the_gate_ends_and_says_how_far_it_came(
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     url = f"{scheme}://127.0.0.1:{server.server_address[1]}/"
+
+    def enter() -> list[Observation]:
+        report, _ = entered(web=section(url=url, answer_timeout=0.5, timeout=0.4))
+        return report.services[0].observations
+
     try:
-        report, _ = entered(web=section(url=url, answer_timeout=0.3, timeout=0.4))
-        (health,) = report.services
-        assert not health.ok
-        assert {o.text for o in health.observations} == {f"no whole answer within 0.3 s: {saw}"}
+        wanted = f"no whole answer within 0.5 s: {saw}"
+        assert wanted in asked_until(wanted, enter)
         if drip:  # the connection is not left to the server, nor the thread that reads it
-            assert all(closed.acquire(timeout=20) for _ in health.observations)
+            assert closed.acquire(timeout=20)
+            deadline = time.monotonic() + 20
+            while any(thread.name == "question" for thread in threading.enumerate()):
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
     finally:
         ended.set()
         server.shutdown()
