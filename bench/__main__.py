@@ -37,6 +37,7 @@ def _parser() -> argparse.ArgumentParser:
             "generate",
             "query",
             "rows",
+            "files",
             "barrier",
             "startup",
             "soak",
@@ -91,6 +92,10 @@ def _run(chosen: argparse.Namespace, work: Path, results: Path, scale: float) ->
         from bench.rows import measure as measure_rows
 
         answer = measure_rows(work, scale, chosen.big, chosen.damage)
+    elif chosen.what == "files":
+        from bench.files import measure as measure_files
+
+        answer = measure_files(work, scale)
     elif chosen.what == "prune":
         from bench.prune import measure as measure_prune
 

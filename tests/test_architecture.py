@@ -26,7 +26,7 @@ LAYERS = (
     {"openers", "sandbox", "scratch", "state"},
     {"swap"},
     {"storage"},
-    {"columns", "configfile", "password"},
+    {"columns", "configfile", "lines", "password"},
     {"config", "configplace"},
     {"configdrill"},
     {"configjobs", "configkube", "configscenario", "configservices"},

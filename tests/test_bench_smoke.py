@@ -36,6 +36,16 @@ def test_given_startup_then_it_is_measured(tmp_path: Path) -> None:
     assert set(measured["median_s"]) >= {"python -c pass", "safetake --help"}
 
 
+@pytest.mark.slow
+def test_given_changed_files_then_what_each_takes_is_measured(tmp_path: Path) -> None:
+    words = ["files", "--small", "--data", str(tmp_path / "data"), "--results", str(tmp_path)]
+    assert main(words) == 0
+    measured = json.loads((tmp_path / "files.json").read_text())
+    assert measured["files"] == [500, 2000]
+    assert set(measured["kb_per_file"]) >= {"--in-place", "--undo"}
+    assert not list((tmp_path / "data").iterdir())
+
+
 def test_given_a_probe_then_requests_are_told_apart_by_what_ran(tmp_path: Path) -> None:
     second = 10**9
     times = Times(

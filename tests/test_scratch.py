@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from safetake.errors import SafetakeError
-from safetake.scratch import scratch_folder
+from safetake.scratch import scratch_database, scratch_folder
 
 
 def test_it_is_private_and_gone_at_the_end(tmp_path: Path) -> None:
@@ -57,3 +57,25 @@ def test_no_place_is_an_error_with_a_hint(tmp_path: Path) -> None:
         with scratch_folder(tmp_path / "missing"):
             pass
     assert "TMPDIR" in caught.value.hint
+
+
+def test_a_database_has_no_name_and_is_gone_at_the_end(tmp_path: Path) -> None:
+    with scratch_database(tmp_path) as one, scratch_database(tmp_path) as two:
+        for database in (one, two):
+            database.execute("CREATE TABLE things (what BLOB)")
+            database.execute("INSERT INTO things VALUES (zeroblob(9000000))")
+        assert list(tmp_path.iterdir()) == []
+        assert two.execute("SELECT count(*) FROM things").fetchall() == [(1,)]
+
+
+def fill(folder: Path) -> None:
+    with scratch_database(folder) as database:
+        database.execute("PRAGMA max_page_count = 8")
+        database.execute("CREATE TABLE things AS SELECT zeroblob(99999)")
+
+
+@pytest.mark.parametrize("name", [".", "missing"])
+def test_a_database_that_finds_no_room_is_an_error_with_a_hint(tmp_path: Path, name: str) -> None:
+    with pytest.raises(SafetakeError, match=f"cannot keep a list in {tmp_path}") as caught:
+        fill(tmp_path / name)
+    assert "free space" in caught.value.hint

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from safetake.errors import RefusedError, RestoreError
-from safetake.swap import Swap, is_mount_point, plan_move
+from safetake.swap import Move, Swap, is_mount_point, plan_move
 
 
 @pytest.fixture
@@ -36,15 +38,15 @@ def swap(tmp_path: Path) -> Swap:
     moves = [plan_move(live / n, new / n) for n in ("file", "folder", "comes", "becomes", odd)]
     moves += [plan_move(live / n, None) for n in ("gone", "goes", "never")]
     assert not swap.planned
-    assert swap.moves() == []
+    assert list(swap.moves()) == []
     swap.plan(moves)
     assert swap.planned
-    assert swap.moves() == moves
+    assert list(swap.moves()) == moves
     return swap
 
 
 def tree(swap: Swap) -> dict[str, str]:
-    live = Path(swap.moves()[0].live).parent
+    live = Path(next(swap.moves()).live).parent
     return {
         str(p.relative_to(live)): p.read_text() if p.is_file() else "folder"
         for p in sorted(live.rglob("*"))
@@ -82,7 +84,7 @@ def test_there_and_back_with_and_without_hard_links(
 
 
 def test_a_target_that_moved_is_refused_before_anything_is_replaced(swap: Swap) -> None:
-    live = Path(swap.moves()[0].live).parent
+    live = Path(next(swap.moves()).live).parent
     (live / "other").symlink_to("file")  # made first: an inode is soon given again
     (live / "other").rename(live / "gone")
     before = tree(swap)
@@ -101,7 +103,7 @@ def test_what_was_made_in_a_place_since_does_not_stop_the_way_back(
     """An application that was started, and stopped again when the health gate failed."""
     before = tree(swap)
     swap.forward()
-    place = Path(swap.moves()[0].live).parent / name
+    place = Path(next(swap.moves()).live).parent / name
     if place.is_dir():
         place.rename(place.with_name("away"))
     place.unlink(missing_ok=True)
@@ -115,12 +117,48 @@ def test_what_was_made_in_a_place_since_does_not_stop_the_way_back(
 
 
 def test_an_old_file_keeps_its_inode_and_comes_back_with_it(swap: Swap) -> None:
-    live = Path(swap.moves()[0].live)
+    live = Path(next(swap.moves()).live)
     number = live.stat().st_ino
     swap.forward()
     assert swap.old(0).stat().st_ino == number
     swap.backward()
     assert live.stat().st_ino == number
+
+
+def test_a_plan_of_another_version_is_refused_and_nothing_is_moved(swap: Swap) -> None:
+    before = tree(swap)
+    path = swap.old(0).parent.parent / "moves.json"
+    path.write_text(
+        json.dumps([{"live": move.live, "new": move.new, "seen": None} for move in swap.moves()])
+    )
+    for go in (swap.forward, swap.backward):
+        with pytest.raises(RestoreError, match=r"moves.json is not a list of moves") as error:
+            go()
+        assert "version that began it" in error.value.hint
+    path.unlink()
+    swap.plan([plan_move(path.parent.parent / "live" / "file", None)])
+    assert tree(swap) == before
+
+
+def peak(work: Path, count: int) -> int:
+    """Bytes of Python's that so many moves of nothing take, there and back."""
+    work.mkdir()
+    swap = Swap(work)
+    tracemalloc.start()
+    try:
+        swap.plan(Move(f"{work}/live/{n % 1500}/{n}", None, None, [n]) for n in range(count))
+        swap.forward()
+        swap.backward()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_plan_of_any_length_takes_the_same_memory(tmp_path: Path) -> None:
+    few = peak(tmp_path / "few", 3_000)
+    assert peak(tmp_path / "many", 12_000) < few + 300_000  # a list of the others takes 4 MB
+    moves = Swap(tmp_path / "many").moves()
+    assert [move.told for move in moves] == [[n] for n in range(12_000)]
 
 
 def test_a_disk_that_fails_is_told(swap: Swap, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,9 +15,13 @@ import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from safetake.errors import SafetakeError
 from safetake.storage.local import PROCESS, left_behind
+
+if TYPE_CHECKING:
+    import apsw
 
 _NAME = re.compile(r"safetake-(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-(?P<process>[0-9a-f]{8})-.*")
 
@@ -42,6 +46,40 @@ def scratch_folder(inside: Path | None = None) -> Iterator[Path]:
         yield Path(made)
     finally:
         shutil.rmtree(made, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def scratch_database(inside: Path | None = None) -> Iterator[apsw.Connection]:
+    """An empty SQLite database for what would take memory otherwise: 4 MB of it are in memory.
+
+    Its file is in `inside` without a name, or where SQLite keeps temporary files. Raises
+    SafetakeError for whatever fails in it.
+    """
+    import apsw
+
+    name = "" if inside is None else str(inside / f".safetake-{os.getpid()}-{PROCESS}.db")
+    try:
+        database = apsw.Connection(name)
+        try:
+            for setting in (
+                "journal_mode = off",
+                "synchronous = off",
+                "locking_mode = exclusive",
+                "cache_size = -4096",
+                "temp_store = file",
+            ):
+                database.execute(f"PRAGMA {setting}")
+            database.execute("BEGIN")
+            if name:
+                os.unlink(name)  # noqa: PTH108 - goes with its process
+            yield database
+        finally:
+            database.close(force=True)
+    except apsw.Error as error:
+        raise SafetakeError(
+            f"cannot keep a list in {inside or tempfile.gettempdir()}: {error}",
+            hint="free space there",
+        ) from error
 
 
 def of_others(place: Path) -> Iterator[Path]:

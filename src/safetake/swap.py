@@ -1,9 +1,10 @@
 """Entries of a live folder changed for staged ones, and back, whatever interrupts it.
 
-A `Swap` is a list of moves in a file that is durable before the first of them. What was done is
-read from the folders themselves, never from memory: for each move `new/…` is still there or it is
-not, `old/N` is there or it is not. So `forward` and `backward` can be called after a crash at any
-system call, in any order and any number of times, and end with every move done, or none.
+A `Swap` is a list of moves in a file that is durable before the first of them, and is read line by
+line: memory does not grow with it. What was done is read from the folders themselves, never from
+memory: for each move `new/…` is still there or it is not, `old/N` is there or it is not. So
+`forward` and `backward` can be called after a crash at any system call, in any order and any number
+of times, and end with every move done, or none.
 
 An old file is hard-linked aside and the new one renamed over it: the name is never missing. A
 folder needs two renames. All is on one file system; both sides of every rename are synced.
@@ -16,17 +17,23 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import stat
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from safetake import lines
 from safetake.errors import RefusedError, RestoreError
 
 MOVES = "moves.json"
 OLD = "old"
+_KIND = "moves"
+_SYNCED = 1024
+"""Folders that are remembered as synced; one that comes again after as many others is synced again,
+which changes nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +46,8 @@ class Move:
     """Absolute path of the staged entry, on the same file system."""
     seen: tuple[int, int] | None = None
     """(device, inode) of the live entry when the move was planned; None: there was none."""
+    told: Any = None
+    """What its planner wants to know of it later; JSON."""
 
 
 def plan_move(live: Path | str, new: Path | str | None) -> Move:
@@ -61,69 +70,72 @@ class Swap:
 
     def plan(self, moves: Iterable[Move]) -> None:
         """Record the moves durably; nothing is moved yet. Raises RestoreError."""
-        text = json.dumps([asdict(move) for move in moves])
         beside = self._work / (MOVES + ".new")
         try:
             self._old.mkdir(mode=0o700, exist_ok=True)
-            with open(beside, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            beside.rename(self._work / MOVES)
+            rows = ([move.live, move.new, move.seen, move.told] for move in moves)
+            lines.write(self._work / MOVES, _KIND, rows)
             sync_folder(self._work)
         except OSError as error:
             raise _failed(str(beside), error) from error
 
-    def moves(self) -> list[Move]:
-        """What was planned; empty when nothing was."""
-        try:
-            text = (self._work / MOVES).read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return []
-        return [
-            Move(m["live"], m["new"], None if m["seen"] is None else tuple(m["seen"]))
-            for m in json.loads(text)
-        ]
+    def moves(self) -> Iterator[Move]:
+        """What was planned, in its order; nothing when nothing was. Raises RestoreError for a list
+        that is not this version's."""
+        if self.planned:
+            for row in lines.read(self._work / MOVES, _KIND):
+                yield _move(row)
 
     def forward(self) -> None:
         """Do every move that is not done. Raises RestoreError, RefusedError for a moved target."""
-        moves = self.moves()
         try:
-            for number, move in enumerate(moves):
+            for number, move in enumerate(self.moves()):
                 self._keep(number, move)
             sync_folder(self._old)
-            for number, move in enumerate(moves):
+            for number, move in enumerate(self.moves()):
                 self._do(number, move)
-            self._sync(moves)
+            self._sync()
         except OSError as error:
             raise _failed(error.filename or str(self._work), error) from error
 
     def backward(self) -> None:
         """Undo every move that was done, or begun. Raises RestoreError."""
-        moves = self.moves()
         try:
-            for number, move in reversed(list(enumerate(moves))):
-                self._undo(number, move)
-            self._sync(moves)
+            if self.planned:
+                for number, row in lines.read_backwards(self._work / MOVES, _KIND):
+                    self._undo(number, _move(row))
+            self._sync()
         except OSError as error:
             raise _failed(error.filename or str(self._work), error) from error
 
     def old(self, number: int) -> Path:
         """Where the entry that move `number` replaced is kept."""
-        return self._old / str(number)
+        return Path(self._aside(number))
 
-    def _sync(self, moves: list[Move]) -> None:
-        folders = {os.path.dirname(m.live) for m in moves}
-        folders |= {os.path.dirname(m.new) for m in moves if m.new is not None}
-        for folder in sorted(folders):
-            with contextlib.suppress(FileNotFoundError):  # went away with a folder that was moved
-                sync_folder(Path(folder))
+    def _aside(self, number: int) -> str:
+        return f"{self._old}/{number}"
+
+    def _sync(self) -> None:
+        """Both sides of every move; those of one folder mostly come together."""
+        synced: OrderedDict[str, None] = OrderedDict()
+        for move in self.moves():
+            for place in (move.live, move.new):
+                folder = None if place is None else os.path.dirname(place)
+                if folder is None:
+                    continue
+                if folder not in synced:
+                    with contextlib.suppress(FileNotFoundError):  # with a folder that was moved
+                        sync_folder(folder)
+                synced[folder] = None
+                synced.move_to_end(folder)
+                if len(synced) > _SYNCED:
+                    synced.popitem(last=False)
         if self._old.exists():
             sync_folder(self._old)
 
     def _keep(self, number: int, move: Move) -> None:
         """A second name for the old file, before anything replaces it."""
-        aside = os.fspath(self.old(number))
+        aside = self._aside(number)
         now = _identity(move.live)
         if _identity(aside) is not None or self._done(number, move):
             return
@@ -140,13 +152,13 @@ class Swap:
         if move.new is not None:
             return _identity(move.new) is None
         return _identity(move.live) is None and (
-            move.seen is None or _identity(os.fspath(self.old(number))) is not None
+            move.seen is None or _identity(self._aside(number)) is not None
         )
 
     def _do(self, number: int, move: Move) -> None:
         if self._done(number, move):
             return
-        aside = os.fspath(self.old(number))
+        aside = self._aside(number)
         now, kept = _identity(move.live), _identity(aside)
         if now is not None and kept is None:
             os.rename(move.live, aside)
@@ -160,7 +172,7 @@ class Swap:
             os.rename(move.new, move.live)
 
     def _undo(self, number: int, move: Move) -> None:
-        aside = os.fspath(self.old(number))
+        aside = self._aside(number)
         now, kept = _identity(move.live), _identity(aside)
         if kept is not None and kept == now:  # two names of one file: not replaced yet
             os.unlink(aside)
@@ -174,6 +186,11 @@ class Swap:
             os.rename(move.live, f"{aside}.late")  # made since; a rename would not replace it
         if kept is not None:
             os.rename(aside, move.live)
+
+
+def _move(row: list[Any]) -> Move:
+    live, new, seen, told = row
+    return Move(live, new, None if seen is None else (seen[0], seen[1]), told)
 
 
 def is_mount_point(folder: Path) -> bool:
@@ -218,7 +235,7 @@ def _identity(path: str) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path | str) -> None:
     """Make the names in a folder durable. Raises OSError."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:

@@ -18,8 +18,9 @@ from safetake.backup import BackupReport
 from safetake.columns import JOIN_SCRIPT, LAYOUT_NAME, make_layout
 from safetake.repository.check import check
 from safetake.restore.beside import restore_to
-from safetake.restore.plan import plan_node
+from safetake.restore.plan import RestorePlan, plan_node
 from safetake.restore.write import TreeWriter
+from safetake.scratch import scratch_database
 from safetake.snapshots import find_snapshot, list_snapshots
 from tests.compat.folders import fill
 from tests.support.repositories import (
@@ -206,8 +207,11 @@ def test_what_is_stored_in_columns_is_joined_after_a_plain_restore(tmp_path: Pat
     assert list((out / "vectors").iterdir()) == [out / "vectors" / "data_level0.bin"]
     ours = open_repository(tmp_path / "repository")
     (tmp_path / "ours").mkdir()
-    plan = plan_node(ours.reader(), folder_node("vectors", inner), "vectors", split=True)
-    TreeWriter(ours.reader(), tmp_path / "ours", lambda written: None).write(plan, overwrite=False)
+    with scratch_database() as database:
+        plan = RestorePlan(database, split=True)
+        plan_node(ours.reader(), folder_node("vectors", inner), "vectors", plan)
+        target = TreeWriter(ours.reader(), tmp_path / "ours", lambda written: None)
+        target.write(plan, overwrite=False)
     assert (tmp_path / "ours" / "vectors" / "data_level0.bin").read_bytes() == data
 
 

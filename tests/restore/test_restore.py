@@ -20,7 +20,8 @@ from safetake.model import Node
 from safetake.repository import Repository
 from safetake.repository import writer as module
 from safetake.restore.beside import RestoreReport, restore_to
-from safetake.restore.plan import MAX_DEPTH, plan_node
+from safetake.restore.plan import MAX_DEPTH, RestorePlan, plan_node
+from safetake.scratch import scratch_database
 from safetake.snapshots import find_snapshot
 from tests.support.repositories import (
     file_node,
@@ -183,8 +184,10 @@ def test_a_hostile_layout_is_damage(
         )
         tree = writer.save_tree([folder_node("file.parts", parts)])
         writer.flush()
-    with pytest.raises(DamagedError):
-        plan_node(repository.reader(), folder_node("d", tree), "d", split=True)
+    with scratch_database() as database:
+        plan, reader = RestorePlan(database, split=True), repository.reader()
+        with pytest.raises(DamagedError):
+            plan_node(reader, folder_node("d", tree), "d", plan)
 
 
 def test_folders_that_only_look_like_parts_stay_folders(base: Path, repository: Repository) -> None:

@@ -26,7 +26,8 @@ from safetake.model import (
     RestoreWork,
     Source,
 )
-from safetake.restore.plan import plan_node
+from safetake.restore.plan import RestorePlan, plan_node
+from safetake.scratch import scratch_database
 from tests.support.memory_writer import MemoryRepository, entry_of, materialise
 
 ID = "0123456789abcdef"
@@ -98,10 +99,13 @@ class Steps:
         wanted = self.restorer.wanted(options)
         if wanted is not None:
             name = self.restorer.name
-            plan = plan_node(self.repository, self.node, name, split=False, wanted=wanted)
-            places = {path for path, _ in (*plan.folders, *plan.others)}
-            _leave_only(self.work.staged.parent, places | {file.path for file in plan.files})
-            self.work.note("staged", plan.facts())
+            with scratch_database() as database:
+                plan = RestorePlan(database)
+                plan_node(self.repository, self.node, name, plan, wanted=wanted)
+                places = {path for path, _ in (*plan.folders(), *plan.others())}
+                places |= {path for _, path in plan.links()}
+                _leave_only(self.work.staged.parent, places | {file.path for file in plan.files()})
+                self.work.note("staged", plan.facts())
         return self.restorer.check_staged(self.work)
 
     @contextlib.contextmanager

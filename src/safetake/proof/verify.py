@@ -25,8 +25,8 @@ from safetake.clock import go_time, now_ns
 from safetake.errors import DamagedError, UsageError
 from safetake.model import Check, Progress
 from safetake.restore.beside import choose, restore_to
-from safetake.restore.plan import plan_node
-from safetake.scratch import scratch_folder
+from safetake.restore.plan import RestorePlan, plan_node
+from safetake.scratch import scratch_database, scratch_folder
 from safetake.snapshots import (
     FAILED,
     META_FOLDER,
@@ -216,10 +216,12 @@ def _read_back(
     meta = root_nodes(reader, snapshot).get(META_FOLDER)
     folders = [*choose(reader, snapshot, []).items(), *([(META_FOLDER, meta)] if meta else [])]
     for name, node in folders:
-        plan = plan_node(reader, node, name, split=False)  # every part, and its layout, too
-        total += plan.bytes
-        for file in plan.files:
-            wanted.update(dict.fromkeys(file.blobs()))
+        with scratch_database() as database:
+            plan = RestorePlan(database)  # every part, and its layout, too
+            plan_node(reader, node, name, plan)
+            total += plan.bytes
+            for file in plan.files():
+                wanted.update(dict.fromkeys(file.blobs()))
     report.bytes = total
     read = 0
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
     from safetake.recovery.journal import Journal
 
 _MARK = "restore.json"
+_LISTINGS = 10
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def name_for(source: str) -> str:
@@ -95,7 +96,12 @@ def remove(folder: Path) -> None:
         if not folder.is_dir() or folder.is_symlink():
             folder.unlink()
             return
-        shutil.rmtree(folder)
+        opened = os.open(folder, _FOLDER)
+        try:
+            _empty(opened)
+        finally:
+            os.close(opened)
+        folder.rmdir()
     except FileNotFoundError:
         return
     except OSError as error:
@@ -103,3 +109,27 @@ def remove(folder: Path) -> None:
             f"cannot remove {error.filename or folder}: {error.strerror}",
             hint="remove it, then `safetake restore --resume` or `--rollback`",
         ) from error
+
+
+def _empty(folder: int) -> None:
+    """Remove what is in an open folder, as it is listed: `shutil.rmtree` holds the whole listing,
+    and of a million entries that were replaced in `old` that is 200 MB.
+
+    No system promises that a listing shows all of what changes meanwhile: it is listed again.
+    """
+    for _ in range(_LISTINGS):
+        left = False
+        with os.scandir(folder) as scan:
+            for entry in scan:
+                left = True
+                if not entry.is_dir(follow_symlinks=False):
+                    os.unlink(entry.name, dir_fd=folder)
+                    continue
+                inner = os.open(entry.name, _FOLDER, dir_fd=folder)
+                try:
+                    _empty(inner)
+                finally:
+                    os.close(inner)
+                os.rmdir(entry.name, dir_fd=folder)
+        if not left:
+            return

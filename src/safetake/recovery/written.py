@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -131,11 +131,7 @@ def _stamp(places: list[Path]) -> str:
     database's readers."""
     seen = hashlib.sha256()
     for place in places:
-        found = [str(place)]
-        for base, folders, files in os.walk(place):
-            folders.sort()
-            found += [os.path.join(base, name) for name in sorted(files)]  # noqa: PTH118
-        for path in found:
+        for path in _in(place):
             try:
                 state = os.lstat(path)
             except FileNotFoundError:
@@ -145,3 +141,12 @@ def _stamp(places: list[Path]) -> str:
                 told = (path, state.st_ino, state.st_size, state.st_mtime_ns)
                 seen.update(repr(told).encode("utf-8", "surrogateescape"))
     return seen.hexdigest()
+
+
+def _in(place: Path) -> Iterator[str]:
+    """A file, or a folder and all files in it, in one order."""
+    yield str(place)
+    for base, folders, files in os.walk(place):
+        folders.sort()
+        for name in sorted(files):
+            yield os.path.join(base, name)  # noqa: PTH118

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 from safetake.errors import DamagedError, RestoreError, UsageError
 from safetake.model import Progress, Wanted
 from safetake.restore.durable import kept_durable
-from safetake.restore.plan import PlannedFile, RestorePlan, plan_node
+from safetake.restore.plan import RestorePlan, plan_node
 from safetake.restore.sparse import zeros
 from safetake.restore.write import TreeWriter
+from safetake.scratch import scratch_database
 from safetake.snapshots import META_FOLDER, SnapshotInfo, read_manifest, root_nodes
 from safetake.wording import size
 
@@ -86,16 +87,18 @@ def restore_to(
     _prepare(target, overwrite)
     report = RestoreReport(snapshot.id, str(target))
     done = 0
-    plans = {
-        name: plan_node(reader, node, name, split=name in in_parts, wanted=wanted)
-        for name, node in chosen.items()
-    }
-    total = sum(plan.bytes for plan in plans.values())
-    with_holes = {name for name in plans if sparse and _may_have_holes(stores.get(name))}
-    holes = sum(_holes(reader, plan) for name, plan in plans.items() if name in with_holes)
-    _refuse_without_room(target, plans.values(), holes)
-
     with contextlib.ExitStack() as stack:
+        plans = {}
+        for name, node in chosen.items():
+            plan = RestorePlan(
+                stack.enter_context(scratch_database(target)), split=name in in_parts
+            )
+            plan_node(reader, node, name, plan, wanted=wanted)
+            plans[name] = plan
+        total = sum(plan.bytes for plan in plans.values())
+        with_holes = {name for name in plans if sparse and _may_have_holes(stores.get(name))}
+        holes = sum(_holes(reader, plan) for name, plan in plans.items() if name in with_holes)
+        _refuse_without_room(target, plans.values(), holes)
         wrote = stack.enter_context(kept_durable(target)) if durable else None
 
         def count(written: int) -> None:
@@ -123,31 +126,22 @@ def _may_have_holes(entry: dict[str, Any] | None) -> bool:
     return entry is None or entry.get("type") == "files"
 
 
-def _once(plans: Collection[RestorePlan]) -> dict[Any, PlannedFile]:
-    """The files; names of one file need its room once."""
-    return {
-        (file.node.inode, file.node.device_id) if file.node.links > 1 else file.path: file
-        for plan in plans
-        for file in plan.files
-    }
-
-
 def _holes(reader: RepositoryReader, plan: RestorePlan) -> int:
-    return sum(zeros(reader, file.node.content or []) for file in _once([plan]).values())
+    return sum(zeros(reader, file.node.content or []) for file in plan.files())
 
 
 def _refuse_without_room(target: Path, plans: Collection[RestorePlan], holes: int) -> None:
     """Raise RestoreError before anything is written: a full disk would stop who else uses it."""
     free = shutil.disk_usage(target).free
-    files = _once(plans)
-    need = sum(file.size for file in files.values()) - holes
+    need = sum(plan.room for plan in plans) - holes
     if need <= free:
         return
-    for file in files.values():  # what is replaced makes room for what takes its place
-        with contextlib.suppress(OSError):
-            there = os.lstat(target / file.path)
-            if file.node.links <= 1 and there.st_nlink == 1:
-                need -= there.st_blocks * 512
+    for plan in plans:
+        for file in plan.files():  # what is replaced makes room for what takes its place
+            with contextlib.suppress(OSError):
+                there = os.lstat(target / file.path)
+                if file.node.links <= 1 and there.st_nlink == 1:
+                    need -= there.st_blocks * 512
     if need > free:
         raise RestoreError(
             f"{target} has {size(free)} free, and the restore needs {size(need)} there",
@@ -159,7 +153,7 @@ def _summary(target: Path, name: str, plan: RestorePlan, seconds: float) -> dict
     return {
         "path": str(target / name),
         "bytes": plan.bytes,
-        "files": len(plan.files),
+        "files": plan.count,
         "seconds": round(seconds, 3),
     }
 

@@ -2,7 +2,7 @@
 
 Blobs are read once, close to the order of the files and within that in the order of their packs,
 and written to all their places by several threads. A window of blobs is planned at a time, so
-memory does not grow with the data. Owners are set when
+memory does not grow with the data, nor with the number of files. Owners are set when
 the process may; modes, times and extended attributes always. Nothing follows a symbolic link.
 """
 
@@ -13,7 +13,7 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from safetake.restore.plan import PlannedFile, RestorePlan
 
 _WINDOW_BLOBS = 100_000
+_WINDOW_FILES = 10_000
 _OPEN_FILES = 256
+_PROBLEMS = 100
 _STREAM_BYTES = 16 << 20
 """Blobs are read in the order of their packs within so many bytes of the files' own order: the
 columns of a record come close to each other, whatever packs they are in."""
@@ -80,28 +82,15 @@ class TreeWriter:
         """Write everything, with `sparse` leaving out blocks of zeros. Raises RestoreError,
         DamagedError."""
         self._sparse = sparse
-        for path, _ in plan.folders:
+        for path, _ in plan.folders():
             self._folder(path, overwrite)
-        originals: dict[tuple[int, int], PlannedFile] = {}
-        links: list[tuple[str, str]] = []
-        files = []
-        for file in plan.files:
-            node = file.node
-            if file.layout is None and node.links > 1 and node.inode:
-                key = (node.inode, node.device_id)
-                original = originals.setdefault(key, file)
-                # one inode with two contents was reused, or is a lie: each keeps its own bytes
-                if original is not file and original.node.content == node.content:
-                    links.append((original.path, file.path))
-                    continue
-            files.append(file)
-        for window in _windows(files):
+        for window in _windows(plan.files()):
             self._files(window, overwrite)
-        for path, link in links:
+        for path, link in plan.links():
             self._make(link, overwrite, partial(_link, self._at(path)))
-        for path, node in plan.others:
+        for path, node in plan.others():
             self._other(path, node, overwrite)
-        for path, node in reversed(plan.folders):
+        for path, node in plan.folders(backwards=True):
             self._metadata(self._at(path), node)
 
     def _at(self, path: str) -> str:
@@ -259,9 +248,12 @@ class TreeWriter:
         try:
             action()
         except (OSError, OverflowError, ValueError) as error:
-            with self._lock:
-                if len(self.problems) < 100:
-                    self.problems.append(f"{path}: {what} not restored: {error}")
+            self._problem(f"{path}: {what} not restored: {error}")
+
+    def _problem(self, text: str) -> None:
+        with self._lock:
+            if len(self.problems) < _PROBLEMS:
+                self.problems.append(text)
 
     def _other(self, path: str, node: Node, overwrite: bool) -> None:
         if node.type == "symlink":
@@ -271,16 +263,16 @@ class TreeWriter:
         elif node.type in ("dev", "chardev"):
             kind = stat.S_IFBLK if node.type == "dev" else stat.S_IFCHR
             if not self._owner:
-                self.problems.append(f"{self._at(path)}: device not restored: not root")
+                self._problem(f"{self._at(path)}: device not restored: not root")
                 return
             if node.device >= 1 << 63:
-                self.problems.append(f"{self._at(path)}: impossible device number {node.device}")
+                self._problem(f"{self._at(path)}: impossible device number {node.device}")
                 return
             self._make(path, overwrite, lambda at: os.mknod(at, kind | 0o600, node.device))
         elif node.type == "socket":
             return  # a socket is made by its server; restic leaves it out, too
         else:
-            self.problems.append(f"{self._at(path)}: entry of the unknown type {node.type[:20]!r}")
+            self._problem(f"{self._at(path)}: entry of the unknown type {node.type[:20]!r}")
             return
         self._metadata(self._at(path), node)
 
@@ -293,12 +285,13 @@ def _symlink(target: str, place: str) -> None:
     os.symlink(target, place)  # noqa: PTH211
 
 
-def _windows(files: list[PlannedFile]) -> Iterator[list[PlannedFile]]:
+def _windows(files: Iterable[PlannedFile]) -> Iterator[list[PlannedFile]]:
     window: list[PlannedFile] = []
     blobs = opened = 0
     for file in files:
         count = sum(1 for _ in file.blobs())
-        if window and (blobs + count > _WINDOW_BLOBS or opened >= _OPEN_FILES):
+        many = len(window) >= _WINDOW_FILES or opened >= _OPEN_FILES
+        if window and (many or blobs + count > _WINDOW_BLOBS):
             yield window
             window, blobs, opened = [], 0, 0
         window.append(file)

@@ -82,6 +82,27 @@ def test_given_special_entries_then_they_are_nodes_without_content(tmp_path: Pat
                 assert (node.type, node.device) == ("chardev", os.makedev(1, 3))
 
 
+def test_given_more_links_and_small_files_than_are_remembered_then_all_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(content, "KEPT_LINKS", 2)
+    monkeypatch.setattr(content, "BATCH_FILES", 3)
+    root = tmp_path / "root"
+    root.mkdir()
+    for number in range(10):
+        (root / f"a{number}").write_text(f"{number}")
+        (root / f"b{number}").hardlink_to(root / f"a{number}")
+    time.sleep(0.05)
+    with MemoryRepository() as repository:
+        taken = take(root, repository)
+        assert (taken.unread, taken.notes) == ([], [])
+        assert taken.files_read == 20  # each name
+        assert [taken.read(f"b{number}") for number in range(10)] == [
+            f"{number}".encode() for number in range(10)
+        ]
+        assert taken.prove() == {}
+
+
 def test_given_hard_links_then_content_is_read_once_and_nodes_say_so(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"shared" * 1000)
     (tmp_path / "sub").mkdir()

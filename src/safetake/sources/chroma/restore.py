@@ -219,7 +219,7 @@ class ChromaRestorer:
         """What belongs to the restored database and is no move: its journal, new segments."""
         folder, late = self._folder(), work.work / _LATE
         moves = {Path(move.live).name: move for move in swap.moves()}
-        if not folder.is_dir() or str(folder) in {move.live for move in swap.moves()}:
+        if not folder.is_dir() or any(move.live == str(folder) for move in swap.moves()):
             return  # the folder itself moves, with all that is in it
         kept = set(work.notes.get("kept", []))
         try:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from safetake.model import BlobId, CaptureContext, Node
 from safetake.sources.files import walk
-from safetake.sources.files.base import Base
+from safetake.sources.files.base import MAX_FOLDERS, Base
 from safetake.sources.files.cut import FilesCut, Verdict, judge, judge_absent, latest_ns
 from safetake.sources.files.facts import Totals, counts_alike
 from safetake.sources.files.known import Folder
@@ -97,7 +97,8 @@ class Assembly:
         return self._rebuild(here)
 
     def _note_listing(self, here: _Here) -> None:
-        self.flats.append(here.listing.flat)
+        if len(self.flats) < MAX_FOLDERS:
+            self.flats.append(here.listing.flat)
         for name, status in here.listing.entries:
             if status.st_size > self.largest[0] and kind_of(status.st_mode) == "file":
                 self.largest = (status.st_size, here.join(name))

@@ -54,8 +54,8 @@ def base_of(context: CaptureContext) -> tuple[Base | None, str]:
 
 
 def fingerprint_of(flats: list[bytes]) -> dict[str, str]:
-    """What `base_of` wants to find in the manifest entry of this run."""
-    text = base64.b64encode(b"".join(flats[:MAX_FOLDERS])).decode()
+    """What `base_of` wants to find in the manifest entry of this run; of MAX_FOLDERS at most."""
+    text = base64.b64encode(b"".join(flats)).decode()
     return {"chunker": CHUNKER, "unchanged": text}
 
 

@@ -8,10 +8,12 @@ a selection does not name, is not looked at.
 
 from __future__ import annotations
 
+import json
+import marshal
 import os
 import stat
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from safetake.errors import RefusedError
 from safetake.sources.files import walk
@@ -19,34 +21,158 @@ from safetake.sources.files.exclude import Exclusions
 from safetake.sources.files.folders import Look, look_at
 from safetake.sources.files.metadata import xattrs_of
 
+if TYPE_CHECKING:
+    import apsw
+
 _BUFFER = 1 << 20
-Entries = dict[str, os.stat_result]
 
 
-@dataclass(slots=True)
-class Change:
+class State(NamedTuple):
+    """What is compared of an entry: a quarter of an `os.stat_result`."""
+
+    st_mode: int
+    st_dev: int
+    st_ino: int
+    st_size: int
+    st_mtime_ns: int
+    st_nlink: int
+    st_uid: int
+    st_gid: int
+    st_rdev: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> State:
+        """Of a look at it."""
+        return cls(
+            status.st_mode,
+            status.st_dev,
+            status.st_ino,
+            status.st_size,
+            status.st_mtime_ns,
+            status.st_nlink,
+            status.st_uid,
+            status.st_gid,
+            status.st_rdev,
+        )
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is one."""
+        return stat.S_ISDIR(self.st_mode)
+
+
+class Change(NamedTuple):
     """One entry of the live folder that is replaced, made, or put away."""
 
     path: str
     """Relative to both folders."""
-    staged: os.stat_result | None
+    staged: State | None
     """What it will be; None: nothing."""
-    live: os.stat_result | None
+    live: State | None
     """What it is; None: nothing."""
 
 
-@dataclass(slots=True)
-class Changes:
-    """What has to be done."""
+_TABLES = (
+    "CREATE TABLE changes (n INTEGER PRIMARY KEY, row BLOB)",
+    "CREATE TABLE folders (n INTEGER PRIMARY KEY, path BLOB UNIQUE, looks TEXT, changes INTEGER)",
+    "CREATE TABLE linked (n INTEGER PRIMARY KEY, parent BLOB, old TEXT, new TEXT, row BLOB)",
+    "CREATE INDEX linked_old ON linked (old, new)",
+    "CREATE INDEX linked_new ON linked (new, old)",
+    "CREATE TABLE renewed (new TEXT PRIMARY KEY) WITHOUT ROWID",
+)
+_OTHER_LINKS = """
+    SELECT parent, row FROM linked AS l
+    WHERE EXISTS (SELECT 1 FROM renewed AS r WHERE r.new = l.new)
+    OR (SELECT min(new) FROM linked AS o WHERE o.old = l.old) <> new
+    OR (SELECT max(new) FROM linked AS o WHERE o.old = l.old) <> new
+    OR (SELECT min(old) FROM linked AS o WHERE o.new = l.new) <> old
+    OR (SELECT max(old) FROM linked AS o WHERE o.new = l.new) <> old
+    ORDER BY n"""
 
-    entries: list[Change] = field(default_factory=list)
-    folders: dict[str, tuple[Look, Look | None]] = field(default_factory=dict)
-    """Folders that are in both, and change or are changed in: how they look now, and how they are
-    to look, None for whatever comes of it. Paths are relative."""
-    kept: list[str] = field(default_factory=list)
-    """Entries that the snapshot does not have and that stay: the topmost of each."""
-    equal: int = 0
-    """Files that are right already."""
+
+class Changes:
+    """What has to be done; on disk, in a database that is its owner's to open and close."""
+
+    def __init__(self, database: apsw.Connection) -> None:
+        self._database = database
+        for table in _TABLES:
+            database.execute(table)
+
+    def __iter__(self) -> Iterator[Change]:
+        """Entries, in the order in which they were found."""
+        for (row,) in self._database.execute("SELECT row FROM changes ORDER BY n"):
+            yield _change(row)
+
+    def folders(self) -> Iterator[tuple[str, Look, Look | None]]:
+        """Folders that are in both, and change or are changed in, the innermost first: how they
+        look now, and how they are to look, None for whatever comes of it. Paths are relative."""
+        rows = self._database.execute("SELECT path, looks FROM folders WHERE changes ORDER BY n")
+        for path, looks in rows:
+            now, then = json.loads(looks)
+            yield os.fsdecode(path), Look.of(now), None if then is None else Look.of(then)
+
+    def add(self, change: Change) -> None:
+        """One more entry."""
+        self._database.execute("INSERT INTO changes (row) VALUES (?)", (_row(change),))
+
+    def add_folder(self, path: str, now: Look, then: Look | None, *, changes: bool) -> None:
+        """A folder that is in both, after those in it."""
+        looks = json.dumps([now.as_list(), None if then is None else then.as_list()])
+        self._database.execute(
+            "INSERT INTO folders (path, looks, changes) VALUES (?, ?, ?)",
+            (os.fsencode(path), looks, changes),
+        )
+
+    def add_linked(self, change: Change) -> None:
+        """An entry that is equal, and one of several names of its file here or there."""
+        assert change.live is not None
+        assert change.staged is not None
+        self._database.execute(
+            "INSERT INTO linked (parent, old, new, row) VALUES (?, ?, ?, ?)",
+            (
+                os.fsencode(change.path.rpartition("/")[0]),
+                _file(change.live),
+                _file(change.staged),
+                _row(change),
+            ),
+        )
+
+    def settle_links(self, staged: str) -> None:
+        """Names that are one file in one folder and not in the other are changed, too: where the
+        names of a file differ, or any of them is exchanged, all are."""
+        if not self._database.execute("SELECT count(*) FROM linked").fetchall()[0][0]:
+            return
+        for change in self:
+            if change.staged is None:
+                continue
+            if not change.staged.is_folder:
+                self._renewed(change.staged)
+                continue
+            for _, state in everything_in(f"{staged}/{change.path}"):
+                if not stat.S_ISDIR(state.st_mode):
+                    self._renewed(State.of(state))
+        for parent, row in self._database.execute(_OTHER_LINKS):
+            self._database.execute("INSERT INTO changes (row) VALUES (?)", (row,))
+            self._database.execute("UPDATE folders SET changes = 1 WHERE path = ?", (parent,))
+
+    def _renewed(self, state: State) -> None:
+        if state.st_nlink > 1:
+            self._database.execute("INSERT OR IGNORE INTO renewed VALUES (?)", (_file(state),))
+
+
+def _file(state: State) -> str:
+    return f"{state.st_dev}:{state.st_ino}"
+
+
+def _row(change: Change) -> bytes:
+    path, *states = change
+    return marshal.dumps((path, *(None if state is None else tuple(state) for state in states)))
+
+
+def _change(row: Any) -> Change:
+    path, *states = marshal.loads(row)
+    staged, live = (None if state is None else State(*state) for state in states)
+    return Change(path, staged, live)
 
 
 class Selection:
@@ -62,12 +188,14 @@ class Selection:
 
 
 class Comparison:
-    """Compares `staged` with `live`, both folders that exist. Raises OSError, RefusedError."""
+    """Compares `staged` with `live`, both folders that exist: memory for one folder with those
+    above it. Raises OSError, RefusedError."""
 
     def __init__(
         self,
         live: str,
         staged: str,
+        changes: Changes,
         exclusions: Exclusions,
         selection: Selection,
         *,
@@ -81,32 +209,37 @@ class Comparison:
         self._delete_extra = delete_extra
         self._one_file_system = one_file_system
         self._device = os.lstat(live).st_dev
-        self._changes = Changes()
-        self._linked: list[tuple[str, os.stat_result, os.stat_result]] = []
-        self._looks: dict[str, tuple[Look, Look | None]] = {}
+        self._changes = changes
+        self._changed: set[str] = set()
+        """Folders that are looked at just now in which something was found to change."""
 
-    def run(self) -> Changes:
+    def run(self) -> None:
         """All of it."""
         self._folder("", self._selection.names("", folder=True))
-        self._links()
-        parents = {change.path.rpartition("/")[0] for change in self._changes.entries}
-        for path, (now, then) in self._looks.items():
-            if path in parents or (then is not None and then != now):
-                self._changes.folders[path] = (now, then)
-        return self._changes
+        self._changes.settle_links(self._staged)
+
+    def _change(self, path: str, staged: State | None, live: State | None) -> None:
+        self._changed.add(path.rpartition("/")[0])
+        self._changes.add(Change(path, staged, live))
+
+    def _look(self, path: str, now: Look, then: Look | None) -> None:
+        """A folder, when everything in it was compared."""
+        changes = path in self._changed or (then is not None and then != now)
+        self._changed.discard(path)
+        self._changes.add_folder(path, now, then, changes=changes)
 
     def _at(self, root: str, path: str) -> str:
         return f"{root}/{path}" if path else root
 
-    def _list(self, root: str, path: str) -> Entries:
-        found: Entries = {}
+    def _list(self, root: str, path: str) -> dict[str, State]:
+        found: dict[str, State] = {}
         with os.scandir(self._at(root, path)) as scan:
             for entry in scan:
                 if entry.name.startswith(walk.WORK_PREFIX):
                     continue
-                state = entry.stat(follow_symlinks=False)
+                state = State.of(entry.stat(follow_symlinks=False))
                 place = walk.join(path, entry.name)
-                if not self._exclusions.match(place, folder=stat.S_ISDIR(state.st_mode)):
+                if not self._exclusions.match(place, folder=state.is_folder):
                     found[entry.name] = state
         return found
 
@@ -118,14 +251,14 @@ class Comparison:
             old, new = live.get(name), staged.get(name)
             either = new if new is not None else old
             assert either is not None
-            folder = stat.S_ISDIR(either.st_mode)
+            folder = either.is_folder
             wanted = selected or self._selection.names(place, folder=folder)
             if new is None:
                 assert old is not None
                 self._extra(place, old, wanted)
             elif old is None:
-                self._changes.entries.append(Change(place, new, None))
-            elif folder and stat.S_ISDIR(old.st_mode):
+                self._change(place, new, None)
+            elif folder and old.is_folder:
                 if old.st_dev == self._device:
                     self._folder(place, wanted)
                 elif not self._one_file_system:
@@ -134,47 +267,44 @@ class Comparison:
                 self._both(place, old, new)
         now = look_at(self._at(self._live, path))
         then = look_at(self._at(self._staged, path)) if selected else None
-        self._looks[path] = (now, then)
+        self._look(path, now, then)
 
-    def _both(self, path: str, old: os.stat_result, new: os.stat_result) -> None:
-        if stat.S_ISDIR(old.st_mode):
+    def _both(self, path: str, old: State, new: State) -> None:
+        if old.is_folder:
             may_give_way(self._at(self._live, path), path, self._exclusions, self._device)
-            self._changes.entries.append(Change(path, new, old))
+            self._change(path, new, old)
         elif self._equal(path, old, new):
-            self._changes.equal += 1
             if max(old.st_nlink, new.st_nlink) > 1:
-                self._linked.append((path, old, new))
+                self._changes.add_linked(Change(path, new, old))
         else:
-            self._changes.entries.append(Change(path, new, old))
+            self._change(path, new, old)
 
-    def _extra(self, path: str, old: os.stat_result, wanted: bool) -> None:
+    def _extra(self, path: str, old: State, wanted: bool) -> None:
         """An entry that the snapshot does not have."""
         if stat.S_ISSOCK(old.st_mode):
             return  # never restored, so never missing
         if wanted and self._delete_extra and not too_deep(path):
-            if not stat.S_ISDIR(old.st_mode):
-                self._changes.entries.append(Change(path, None, old))
+            if not old.is_folder:
+                self._change(path, None, old)
             elif old.st_dev == self._device:
                 self._extra_folder(path, old)
-        elif wanted:
-            self._changes.kept.append(path)
-        elif self._delete_extra and stat.S_ISDIR(old.st_mode) and old.st_dev == self._device:
+        elif not wanted and self._delete_extra and old.is_folder and old.st_dev == self._device:
             for name, state in sorted(self._list(self._live, path).items()):
                 inner = walk.join(path, name)
-                named = self._selection.names(inner, folder=stat.S_ISDIR(state.st_mode))
+                named = self._selection.names(inner, folder=state.is_folder)
                 self._extra(inner, state, named)
-            self._looks[path] = (look_at(self._at(self._live, path)), None)
+            self._look(path, look_at(self._at(self._live, path)), None)
 
-    def _extra_folder(self, path: str, old: os.stat_result) -> None:
+    def _extra_folder(self, path: str, old: State) -> None:
         """Put away as a whole, unless something in it is not ours to touch."""
         if all_ours(self._at(self._live, path), path, self._exclusions, self._device):
-            self._changes.entries.append(Change(path, None, old))
+            self._change(path, None, old)
             return
         for name, state in sorted(self._list(self._live, path).items()):
             self._extra(walk.join(path, name), state, True)
-        self._looks[path] = (look_at(self._at(self._live, path)), None)
+        self._look(path, look_at(self._at(self._live, path)), None)
 
-    def _equal(self, path: str, old: os.stat_result, new: os.stat_result) -> bool:
+    def _equal(self, path: str, old: State, new: State) -> bool:
         if (
             old.st_mode != new.st_mode
             # only root can give what it restores to another owner
@@ -190,41 +320,6 @@ class Comparison:
         else:
             same = old.st_rdev == new.st_rdev
         return same and xattrs_of(here) == xattrs_of(there)
-
-    def _links(self) -> None:
-        """Names that are one file in one folder and not in the other are changed, too."""
-        changed = {
-            (state.st_dev, state.st_ino)
-            for change in self._changes.entries
-            if change.staged is not None
-            for _, state in everything_in(self._at(self._staged, change.path))
-            if state.st_nlink > 1 and not stat.S_ISDIR(state.st_mode)
-        }
-        while True:
-            old_names = _by_file((path, old) for path, old, _ in self._linked)
-            new_names = _by_file((path, new) for path, _, new in self._linked)
-            keep = []
-            for path, old, new in self._linked:
-                here = old_names[old.st_dev, old.st_ino]
-                there = new_names[new.st_dev, new.st_ino]
-                if here == there and (new.st_dev, new.st_ino) not in changed:
-                    keep.append((path, old, new))
-                    continue
-                self._changes.equal -= 1
-                self._changes.entries.append(Change(path, new, old))
-                changed.add((new.st_dev, new.st_ino))
-            if len(keep) == len(self._linked):
-                return
-            self._linked = keep
-
-
-def _by_file(
-    names: Iterator[tuple[str, os.stat_result]],
-) -> Mapping[tuple[int, int], frozenset[str]]:
-    found: dict[tuple[int, int], set[str]] = {}
-    for path, state in names:
-        found.setdefault((state.st_dev, state.st_ino), set()).add(path)
-    return {key: frozenset(paths) for key, paths in found.items()}
 
 
 def too_deep(path: str) -> bool:
@@ -255,30 +350,32 @@ def all_ours(place: str, path: str, exclusions: Exclusions, device: int) -> bool
     waiting = [(place, path)]
     while waiting:
         here, inside = waiting.pop()
-        for name, state in _scan(here):
-            inner, folder = walk.join(inside, name), stat.S_ISDIR(state.st_mode)
-            if name.startswith(walk.WORK_PREFIX) or state.st_dev != device:
-                return False
-            if too_deep(inner) or exclusions.match(inner, folder=folder):
-                return False
-            if folder:
-                waiting.append((f"{here}/{name}", inner))
+        with os.scandir(here) as scan:
+            for entry in scan:
+                name, state = entry.name, entry.stat(follow_symlinks=False)
+                inner, folder = walk.join(inside, name), stat.S_ISDIR(state.st_mode)
+                if name.startswith(walk.WORK_PREFIX) or state.st_dev != device:
+                    return False
+                if too_deep(inner) or exclusions.match(inner, folder=folder):
+                    return False
+                if folder:
+                    waiting.append((f"{here}/{name}", inner))
     return True
 
 
 def everything_in(place: str) -> Iterator[tuple[str, os.stat_result]]:
     """The entry at `place` and all below it; links are not followed. Raises OSError."""
-    waiting = [(place, os.lstat(place))]
+    state = os.lstat(place)
+    yield place, state
+    waiting = [place] if stat.S_ISDIR(state.st_mode) else []
     while waiting:
-        here, state = waiting.pop()
-        yield here, state
-        if stat.S_ISDIR(state.st_mode):
-            waiting += [(f"{here}/{name}", inner) for name, inner in _scan(here)]
-
-
-def _scan(place: str) -> list[tuple[str, os.stat_result]]:
-    with os.scandir(place) as scan:
-        return [(entry.name, entry.stat(follow_symlinks=False)) for entry in scan]
+        here = waiting.pop()
+        with os.scandir(here) as scan:
+            for entry in scan:
+                state = entry.stat(follow_symlinks=False)
+                yield f"{here}/{entry.name}", state
+                if stat.S_ISDIR(state.st_mode):
+                    waiting.append(f"{here}/{entry.name}")
 
 
 def _same_bytes(first: str, second: str) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache
@@ -41,6 +41,10 @@ CHUNKER = (
 """Names the cut in manifests: digests of files are comparable only under equal names."""
 
 ATTEMPTS = 3
+BATCH_FILES = 1 << 10
+"""Of the smallest files: their nodes wait in memory for what their bytes become."""
+KEPT_LINKS = 1 << 14
+"""Files with several names that are remembered, so that they are read once: about 15 MB."""
 IN_FLIGHT = 8
 """Batches that may wait for the writer's threads before we do."""
 
@@ -117,7 +121,7 @@ class Contents:
         self._sizes: list[int] = []
         self._owners: list[list[BlobId]] = []
         self._flying: deque[tuple[Pending, list[list[BlobId]]]] = deque()
-        self._linked: dict[tuple[int, int], tuple[Node, bool, bool]] = {}
+        self._linked: OrderedDict[tuple[int, int], tuple[Node, bool, bool]] = OrderedDict()
         self.submitted = 0
         self.resolved = 0
         self.files_read = 0
@@ -145,6 +149,8 @@ class Contents:
         found = self._read_stable(descriptor, name, status)
         if status.st_nlink > 1:
             self._linked[status.st_dev, status.st_ino] = found
+            if len(self._linked) > KEPT_LINKS:
+                self._linked.popitem(last=False)
         return found
 
     def _read_stable(
@@ -213,7 +219,7 @@ class Contents:
                 return position
 
     def _store_small(self, descriptor: int, size: int, content: list[BlobId]) -> int:
-        if self._filled + size > BATCH_BYTES:
+        if self._filled + size > BATCH_BYTES or len(self._sizes) >= BATCH_FILES:
             self._submit()
         if self._buffer is None:
             self._buffer = self._writer.buffer()

@@ -72,7 +72,7 @@ def look_into(
         )
     if look.unreadable:
         raise RefusedError(
-            f"{look.unreadable[0]} can not be read, so it can not be saved before it is replaced",
+            f"{look.unreadable} can not be read, so it can not be saved before it is replaced",
             hint="run the restore as a user who may read it, or leave it out",
         )
     return [loss], warnings
@@ -137,7 +137,8 @@ class _Look:
         self.examples: list[str] = []
         self.guessed = 0
         self.foreign = 0
-        self.unreadable: list[str] = []
+        self.unreadable = ""
+        """The first that is."""
         self.named = False
 
     def folder(self, live: int, path: str, node: Node, selected: bool) -> None:
@@ -194,7 +195,7 @@ class _Look:
         if state is None or stat.S_ISSOCK(state.st_mode):
             return
         if self.delete_extra and not os.access(self._root / place, os.R_OK, follow_symlinks=False):
-            self.unreadable.append(printable(place))
+            self.unreadable = self.unreadable or printable(place)
         self.extra += 1
         self.named = self.named or self.delete_extra
         if len(self.examples) < EXAMPLES:
@@ -237,7 +238,7 @@ class _Look:
         try:
             descriptor = walk.open_file(live, name)
         except PermissionError:
-            self.unreadable.append(printable(place))
+            self.unreadable = self.unreadable or printable(place)
             return True
         try:
             if same and time.monotonic() > self._deadline:

@@ -6,30 +6,40 @@ process has to stop: what was written after the safety copy makes the restore re
 is moved, and what is written while it moves is found afterwards and makes it go back. A process
 that keeps a file open goes on with the file that it opened.
 
-`files.json` in `work` holds what `Swap` does not know: how the folders looked before, how they are
-to look, and by which stamps the exchanged entries are known again.
+`files.json` in `work` holds what `Swap` does not know: how the folders looked before, and how they
+are to look. By which stamps an exchanged entry is known again goes with its move. Both are lists on
+disk, and so is what they are made of: memory does not grow with the files.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from safetake import lines
 from safetake.config import FilesConfig
 from safetake.errors import RefusedError, RestoreError
 from safetake.model import Check, Node, Reader, RestoreOutline, RestoreWork, Session, Wanted
-from safetake.sources.files.compare import Changes, Comparison, Selection, everything_in
+from safetake.scratch import scratch_database
+from safetake.sources.files.compare import (
+    Change,
+    Changes,
+    Comparison,
+    Selection,
+    State,
+    everything_in,
+)
 from safetake.sources.files.exclude import Exclusions
 from safetake.sources.files.folders import Look, dress, loosen
 from safetake.sources.files.proof import questions
 from safetake.swap import Move, Swap, is_mount_point, sync_folder
 
 PLAN = "files.json"
+_KIND = "folders"
 MARGIN_NS = 40_000_000
 """How much earlier than the safety copy's recorded time its cut of the files may be: one barrier
 waits at most so long for the clock that stamps files (`cut.fix_cut`)."""
@@ -151,11 +161,10 @@ class FilesRestorer:
         try:
             if not swap.planned:
                 self._prepare(work, swap)
-            plan = _Plan.read(work.work)
-            self._open(plan, swap)
+            self._open(work, swap)
             swap.forward()
-            self._as_planned(plan, swap, work.safety_ns)
-            self._dress(plan, swap, back=False)
+            self._as_planned(swap, work.safety_ns)
+            self._dress(work, swap, back=False)
         except OSError as error:
             raise _failed(error, self._folder()) from error
 
@@ -169,25 +178,24 @@ class FilesRestorer:
         if not swap.planned:
             return
         try:
-            plan = _Plan.read(work.work)
-            self._open(plan, swap)
+            self._open(work, swap)
             swap.backward()
-            self._dress(plan, swap, back=True)
+            self._dress(work, swap, back=True)
         except OSError as error:
             raise _failed(error, self._folder()) from error
 
     def confirm(self, work: RestoreWork) -> list[Check]:
         """The entries that were staged, and checked there, are the live ones."""
-        plan = _Plan.read(work.work)
-        wrong = [
-            move.live
-            for move, stamp in zip(Swap(work.work).moves(), plan.new, strict=True)
-            if _stamp(move.live) != stamp
-        ]
-        found = len(plan.new) - len(wrong)
+        count = wrong = 0
+        names: list[str] = []
+        for move in Swap(work.work).moves():
+            count += 1
+            if _stamp(move.live) != _Known.of(move).new:
+                wrong += 1
+                names += [move.live] if wrong <= 3 else []
         return [
             Check("folder is there", self._folder().is_dir(), True, self._folder().is_dir()),
-            Check("entries exchanged", not wrong, len(plan.new), found, "; ".join(wrong[:3])),
+            Check("entries exchanged", not wrong, count, count - wrong, "; ".join(names)),
         ]
 
     def finish(self, work: RestoreWork, *, committed: bool) -> None:
@@ -202,50 +210,55 @@ class FilesRestorer:
 
     def _prepare(self, work: RestoreWork, swap: Swap) -> None:
         folder, staged = self._folder(), work.staged
-        selection = self._selection(work.options)
-        plan = _Plan()
         if not folder.exists():
-            state = staged.lstat()
-            plan.add(Move(str(folder), str(staged)), state, None)
-        else:
-            changes = Comparison(
+            new = State.of(staged.lstat())
+            lines.write(work.work / PLAN, _KIND, [])
+            sync_folder(work.work)
+            swap.plan([Move(str(folder), str(staged), None, _told(Change("", new, None)))])
+            return
+        with scratch_database(work.work) as database:
+            changes = Changes(database)
+            Comparison(
                 str(folder),
                 str(staged),
+                changes,
                 self._exclusions,
-                selection,
+                self._selection(work.options),
                 delete_extra=bool(work.options.get("delete_extra")),
                 one_file_system=self._config.one_file_system,
             ).run()
             _refuse_newer(folder, changes, work.safety_ns)
-            for change in changes.entries:
-                live = f"{folder}/{change.path}"
-                new = None if change.staged is None else f"{staged}/{change.path}"
-                seen = None if change.live is None else (change.live.st_dev, change.live.st_ino)
-                plan.add(Move(live, new, seen), change.staged, change.live)
-            plan.folders = {
-                f"{folder}/{path}" if path else str(folder): looks
-                for path, looks in changes.folders.items()
-            }
-        plan.write(work.work)
-        swap.plan(plan.moves)
+            looks = (
+                [
+                    f"{folder}/{path}" if path else str(folder),
+                    now.as_list(),
+                    None if then is None else then.as_list(),
+                ]
+                for path, now, then in changes.folders()
+            )
+            lines.write(work.work / PLAN, _KIND, looks)
+            sync_folder(work.work)
+            swap.plan(_move(str(folder), str(staged), change) for change in changes)
 
-    def _open(self, plan: _Plan, swap: Swap) -> None:
+    def _open(self, work: RestoreWork, swap: Swap) -> None:
         """Folders that are read-only for their owner, until `_dress`: the outermost first."""
         if os.geteuid() == 0:
             return
-        moves = swap.moves()
-        places = {*plan.folders, *(os.path.dirname(m.new) for m in moves if m.new)}  # noqa: PTH120
-        for number, *_ in plan.tight:
-            move = moves[number]
-            places |= {move.live, move.new or move.live, str(swap.old(number))}
-        for place in sorted(places, key=lambda p: p.count("/")):
-            if os.path.isdir(place) and not os.path.islink(place):  # noqa: PTH112, PTH114
-                loosen(place)
+        for _, (place, *_looks) in lines.read_backwards(work.work / PLAN, _KIND):
+            _loosen(place)
+        last = None
+        for number, move in enumerate(swap.moves()):
+            if move.new is not None and (above := os.path.dirname(move.new)) != last:  # noqa: PTH120
+                _loosen(above)
+                last = above
+            if _Known.of(move).folders:
+                for place in (move.live, move.new or move.live, str(swap.old(number))):
+                    _loosen(place)
 
-    def _as_planned(self, plan: _Plan, swap: Swap, safety_ns: int) -> None:
+    def _as_planned(self, swap: Swap, safety_ns: int) -> None:
         """What was put aside is what was compared: written in between, it would be lost."""
-        for number, (move, stamp) in enumerate(zip(swap.moves(), plan.old, strict=True)):
-            aside = str(swap.old(number))
+        for number, move in enumerate(swap.moves()):
+            stamp, aside = _Known.of(move).old, str(swap.old(number))
             if stamp is None or not os.path.lexists(aside):
                 continue
             late = _stamp(aside) != stamp
@@ -258,16 +271,16 @@ class FilesRestorer:
             if late:
                 raise RefusedError(f"{move.live} was written while it was replaced", hint=HINT)
 
-    def _dress(self, plan: _Plan, swap: Swap, *, back: bool) -> None:
+    def _dress(self, work: RestoreWork, swap: Swap, *, back: bool) -> None:
         """Folders as they are to look, or as they looked; the innermost first."""
         if os.geteuid() != 0:
-            moves = swap.moves()
-            for number, mode, new in plan.tight:
-                if new is not back:
-                    os.chmod(moves[number].live, mode)  # noqa: PTH101
-        for place in sorted(plan.folders, key=lambda p: p.count("/"), reverse=True):
-            before, after = plan.folders[place]
-            dress(place, before if back else after)
+            for move in swap.moves():
+                for mode, new in _Known.of(move).folders:
+                    if new is not back:
+                        os.chmod(move.live, mode)  # noqa: PTH101
+        for place, before, after in lines.read(work.work / PLAN, _KIND):
+            look = before if back else after
+            dress(place, None if look is None else Look.of(look))
 
     # ------------------------------------------------------------------------ what is in the way
 
@@ -311,68 +324,61 @@ class FilesRestorer:
         return Path(os.path.realpath(self._config.path))
 
 
-class _Plan:
-    """What `files.json` holds, and the moves that go with it."""
+class _Known(NamedTuple):
+    """What goes with a move in `Swap`: by what its two entries are known again."""
 
-    def __init__(self) -> None:
-        self.moves: list[Move] = []
-        """Not in the file: `Swap` has them."""
-        self.folders: dict[str, tuple[Look, Look | None]] = {}
-        """Live folders that change, or are changed in: how they looked, how they are to look."""
-        self.new: list[list[int] | None] = []
-        """By move: the stamp of what comes."""
-        self.old: list[list[int] | None] = []
-        """By move: the stamp of what goes."""
-        self.tight: list[tuple[int, int, bool]] = []
-        """(move, mode, whether it comes) of folders that move: a read-only one can not be renamed
-        by its owner."""
-
-    def add(self, move: Move, new: os.stat_result | None, old: os.stat_result | None) -> None:
-        """One more move."""
-        for state in (new, old):
-            if state is not None and stat.S_ISDIR(state.st_mode):
-                self.tight.append((len(self.moves), stat.S_IMODE(state.st_mode), state is new))
-        self.moves.append(move)
-        self.new.append(None if new is None else _of(new))
-        self.old.append(None if old is None else _of(old))
-
-    def write(self, work: Path) -> None:
-        """Durably. Raises OSError."""
-        folders = {
-            place: [now.as_list(), None if then is None else then.as_list()]
-            for place, (now, then) in self.folders.items()
-        }
-        told = {"folders": folders, "new": self.new, "old": self.old, "tight": self.tight}
-        with (work / PLAN).open("w", encoding="utf-8") as file:
-            json.dump(told, file)
-            file.flush()
-            os.fsync(file.fileno())
-        sync_folder(work)
+    new: list[int] | None
+    """The stamp of what comes."""
+    old: list[int] | None
+    """The stamp of what goes."""
+    folders: list[tuple[int, bool]]
+    """(mode, whether it comes) of the folders that move: a read-only one can not be renamed by its
+    owner."""
 
     @classmethod
-    def read(cls, work: Path) -> _Plan:
-        """What was written. Raises OSError."""
-        told = json.loads((work / PLAN).read_text(encoding="utf-8"))
-        plan = cls()
-        plan.folders = {
-            place: (Look.of(now), None if then is None else Look.of(then))
-            for place, (now, then) in told["folders"].items()
-        }
-        plan.new, plan.old = told["new"], told["old"]
-        plan.tight = [(number, mode, new) for number, mode, new in told["tight"]]
-        return plan
+    def of(cls, move: Move) -> _Known:
+        """Of a move that `_move` made."""
+        return cls(*move.told)
+
+
+def _move(folder: str, staged: str, change: Change) -> Move:
+    new, old = change.staged, change.live
+    return Move(
+        f"{folder}/{change.path}",
+        None if new is None else f"{staged}/{change.path}",
+        None if old is None else (old.st_dev, old.st_ino),
+        _told(change),
+    )
+
+
+def _told(change: Change) -> _Known:
+    new, old = change.staged, change.live
+    return _Known(
+        None if new is None else _of(new),
+        None if old is None else _of(old),
+        [
+            (stat.S_IMODE(state.st_mode), state is new)
+            for state in (new, old)
+            if state is not None and state.is_folder
+        ],
+    )
 
 
 def _refuse_newer(folder: Path, changes: Changes, safety_ns: int) -> None:
-    for change in changes.entries:
-        if change.live is None or not safety_ns:
+    for change in changes if safety_ns else ():
+        if change.live is None:
             continue
         for place, state in everything_in(f"{folder}/{change.path}"):
             if state.st_ctime_ns > safety_ns - MARGIN_NS:
                 raise RefusedError(f"{place} was written after the safety copy", hint=HINT)
 
 
-def _of(state: os.stat_result) -> list[int] | None:
+def _loosen(place: str) -> None:
+    if os.path.isdir(place) and not os.path.islink(place):  # noqa: PTH112, PTH114
+        loosen(place)
+
+
+def _of(state: os.stat_result | State) -> list[int]:
     """By what an entry is known again after a move; a folder's own stamps change with it."""
     if stat.S_ISDIR(state.st_mode):
         return [stat.S_IFDIR, state.st_ino]

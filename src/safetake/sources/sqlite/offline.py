@@ -78,7 +78,7 @@ class Offline:
         return Swap(work.work / _AWAY), Swap(work.work / _IN)
 
     def _is_in(self, work: RestoreWork) -> bool:
-        moves = self._swaps(work)[1].moves()
+        moves = list(self._swaps(work)[1].moves())
         return bool(moves) and _identity(moves[-1].new or "") is None
 
     def _planned(self, work: RestoreWork) -> bool:
