@@ -162,11 +162,6 @@ def test_query_as_json_has_one_form_however_long(workplace: Workplace, rows: int
     assert list(found) == ["columns", "rows", "truncated"]
 
 
-def test_query_as_json_of_a_comment_has_no_columns(workplace: Workplace) -> None:
-    said = workplace.run("--json", "query", "latest", "projects", "/* nothing */").stdout
-    assert said == json.dumps({"columns": [], "rows": [], "truncated": False}, indent=2) + "\n"
-
-
 def test_query_as_json_comes_as_it_is_found(workplace: Workplace) -> None:
     """An answer without an end, in bounded memory."""
     sql = COUNTED.format("") + "SELECT i FROM n"

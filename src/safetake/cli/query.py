@@ -96,8 +96,7 @@ def _json(settings: Settings, answer: Answer) -> None:
 
     def nested(values: Iterable[Any], depth: int) -> str:
         margin = "\n" + "  " * depth
-        inner = f",{margin}  ".join(map(encode, values))
-        return f"[{margin}  {inner}{margin}]" if inner else "[]"
+        return f"[{margin}  " + f",{margin}  ".join(map(encode, values)) + f"{margin}]"
 
     pieces = [f'{{\n  "columns": {nested(answer.columns, 1)},\n  "rows": [']
     size, last = 0, ""
