@@ -146,7 +146,8 @@ def test_a_key_that_would_expire_earlier_is_caught(
         "c.call('EXPIRE', 'session', 60)",
     )
     wrong, document = failed(place, "total-loss", "queue")
-    (check,) = wrong or [document["problems"]]
+    assert len(wrong) == 1, (wrong, document["problems"])
+    (check,) = wrong
     assert "session expires 3" in check["found"]
     assert check["found"].endswith(" s earlier than it did")
 
