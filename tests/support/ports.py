@@ -2,7 +2,8 @@
 
 The kernel would give a port twice to two processes that ask before either has used it, and gives
 those of its own range to any connection. These lie below that range, a part for each of pytest's
-processes, and each process walks through its part. The bus of a Redis cluster is 10,000 above.
+processes, and each process walks through its part. Those of drills begin
+above them; the bus of a Redis cluster is 10,000 above its port.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import random
 import socket
 
-_FIRST, _EACH, _PARTS = 12_000, 1_000, 10
+_FIRST, _EACH, _PARTS = 12_000, 1_000, 8
 _worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _PARTS
 _next = random.randrange(_EACH)
 
