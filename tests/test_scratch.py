@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -66,6 +67,25 @@ def test_a_database_has_no_name_and_is_gone_at_the_end(tmp_path: Path) -> None:
             database.execute("INSERT INTO things VALUES (zeroblob(9000000))")
         assert list(tmp_path.iterdir()) == []
         assert two.execute("SELECT count(*) FROM things").fetchall() == [(1,)]
+
+
+def test_where_an_open_file_keeps_its_name_it_loses_it_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+
+        def refuse(path: str) -> None:
+            raise OSError(errno.EBUSY, "as on some network file systems", path)
+
+        patch.setattr(os, "unlink", refuse)
+        first, second = scratch_database(tmp_path), scratch_database(tmp_path)
+        one, two = first.__enter__(), second.__enter__()
+        one.execute("CREATE TABLE things (what)")
+        two.execute("CREATE TABLE things (what)")
+        assert len(list(tmp_path.iterdir())) == 2
+    second.__exit__(None, None, None)
+    first.__exit__(None, None, None)
+    assert list(tmp_path.iterdir()) == []
 
 
 def fill(folder: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import secrets
 import shutil
 import socket
 import tempfile
@@ -57,9 +58,10 @@ def scratch_database(inside: Path | None = None) -> Iterator[apsw.Connection]:
     """
     import apsw
 
-    name = "" if inside is None else str(inside / f".safetake-{os.getpid()}-{PROCESS}.db")
+    name = "" if inside is None else str(inside / f".safetake-{secrets.token_hex(8)}.db")
     try:
-        database = apsw.Connection(name)
+        # not every file system that takes a restore has locks, and nobody else opens it
+        database = apsw.Connection(name, vfs="unix-none") if name else apsw.Connection(name)
         try:
             for setting in (
                 "journal_mode = off",
@@ -70,16 +72,23 @@ def scratch_database(inside: Path | None = None) -> Iterator[apsw.Connection]:
             ):
                 database.execute(f"PRAGMA {setting}")
             database.execute("BEGIN")
-            if name:
-                os.unlink(name)  # noqa: PTH108 - goes with its process
+            _without_name(name)  # goes with its process
             yield database
         finally:
             database.close(force=True)
+            _without_name(name)
     except apsw.Error as error:
         raise SafetakeError(
             f"cannot keep a list in {inside or tempfile.gettempdir()}: {error}",
             hint="free space there",
         ) from error
+
+
+def _without_name(name: str) -> None:
+    """Where an open file must keep its name (some network file systems), it loses it later."""
+    if name:
+        with contextlib.suppress(OSError):
+            os.unlink(name)  # noqa: PTH108 - a string for SQLite
 
 
 def of_others(place: Path) -> Iterator[Path]:
