@@ -308,7 +308,7 @@ def test_memory_is_bounded_by_far_less_than_the_ids(tmp_path: Path) -> None:
     code = f"""
 import resource, sys
 from pathlib import Path
-sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+sys.path[:0] = {sys.path!r}
 from tests.integrity.test_references import *
 both = configured({{"projects": {{"type": "sqlite", "path": {str(tmp_path / "a.db")!r}}}}},
                   r={{"from": ROWS, "to": ROWS}})
