@@ -83,7 +83,7 @@ def drill(
                 config, repository, snapshot, scenario, list(sources), password, held
             )
             _room(folder, sources, 4 if left.snapshot.tree != snapshot.tree else 3)
-            twin = build(config, folder, kinds, password, redis_password=pods is not None)
+            twin = build(config, folder, kinds, password, held, redis_password=pods is not None)
             rest = without.lay_out(folder, twin.written, config, left, scenario, snapshot)
             plan = _plan(config, twin, snapshot, kinds, sources, scenario, pods)
             answer = _rehearse(config, twin, {**plan, "left": rest}, confinement, told, pods)

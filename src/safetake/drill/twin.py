@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import re
 import socket
+import sys
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
 from copy import deepcopy
@@ -96,17 +97,21 @@ def build(
     folder: Path,
     sources: Mapping[str, str],
     password: str,
+    claims: ExitStack,
     *,
     redis_password: bool = False,
 ) -> Twin:
     """Lay out a twin of `sources` (type by name) in an empty private folder. Raises UsageError.
+
+    Its ports are no other drill's until `claims` is closed.
 
     `redis_password`: its Redis servers want the one in the environment (`scratchredis`).
     """
     with ExitStack() as held:
         services = list(config.drill.services)
         served = [name for name, kind in sources.items() if kind in ("redis", "chroma")]
-        free = iter(_free_ports(len(services) + len(served), set(_production_ports(config)), held))
+        count, production = len(services) + len(served), set(_production_ports(config))
+        free = iter(_free_ports(count, production, held, claims))
         service_ports = {name: next(free) for name in services}
         store_ports = {name: next(free) for name in served}
     twin = Twin(folder, {}, store_ports, service_ports)
@@ -188,8 +193,8 @@ def _source(config: Config, name: str, twin: Twin) -> dict[str, Any]:
     return section
 
 
-def _free_ports(count: int, production: set[int], held: ExitStack) -> list[int]:
-    """Ports that nobody listens at; each is held until all are chosen.
+def _free_ports(count: int, production: set[int], held: ExitStack, claims: ExitStack) -> list[int]:
+    """Ports that nobody listens at; each is held until all are chosen, and claimed for longer.
 
     None is ephemeral: a server that a drill starts anew would find its port given to somebody's
     connection meanwhile.
@@ -199,8 +204,21 @@ def _free_ports(count: int, production: set[int], held: ExitStack) -> list[int]:
     for port in random.sample(own, len(own)):
         if len(found) == count:
             break
-        probe = held.enter_context(socket.socket())
         with suppress(OSError):  # somebody has it
+            probe = held.enter_context(socket.socket())
             probe.bind(("127.0.0.1", port))
+            _claim(port, claims)
             found.append(port)
     return found
+
+
+def _claim(port: int, claims: ExitStack) -> None:
+    """No other drill on this machine (or in this container) is given the port: its servers are
+    stopped and started, and nobody listens in between. Raises OSError when one has it.
+
+    A name that Linux forgets with its last process; each network has names of its own, as it has
+    ports. Other systems have no such names.
+    """
+    if sys.platform == "linux":
+        name = claims.enter_context(socket.socket(socket.AF_UNIX))
+        name.bind(f"\0safetake-drill-{port}")
