@@ -39,8 +39,8 @@ class Answer:
 def get(url: str, timeout: float) -> Answer:
     """Ask on a fresh connection; redirects are followed on the same host.
 
-    Returns within `timeout` seconds; how far the server came is said when it was late. Raises
-    nothing.
+    Returns within `timeout` seconds; how far the server came is said when it was late. What the
+    network or the server does is an answer, and no error.
     """
     import httpx
 
@@ -48,9 +48,7 @@ def get(url: str, timeout: float) -> Answer:
     # environment: it is our own service that is asked.
     client = httpx.Client(trust_env=False, timeout=timeout, headers=HEADERS)
     question = _Question(timeout)
-    thread = threading.Thread(
-        target=question.ask, args=(httpx, client, url), daemon=True, name="question"
-    )
+    thread = threading.Thread(target=question.ask, args=(client, url), daemon=True, name="question")
     thread.start()
     thread.join(timeout)
     return question.over()
@@ -63,13 +61,15 @@ class _Question:
         self._timeout = timeout
         self._lock = threading.Lock()
         self._late = False
-        self._answer: Answer | None = None
+        self._answer: Answer | BaseException | None = None
         self._connection: socket.socket | None = None
         self._seen = "no connection"
 
     def over(self) -> Answer:
         """The answer, or that there was none until now; then the connection is cut."""
         with self._lock:
+            if isinstance(self._answer, BaseException):
+                raise self._answer
             if self._answer is not None:
                 return self._answer
             self._late = True
@@ -78,8 +78,11 @@ class _Question:
                     self._connection.shutdown(socket.SHUT_RDWR)
             return Answer(False, f"no whole answer within {self._timeout:.1f} s: {self._seen}")
 
-    def ask(self, httpx: Any, client: httpx.Client, url: str) -> None:
+    def ask(self, client: httpx.Client, url: str) -> None:
         """In a thread; ends soon after `over`."""
+        import httpx
+
+        found: Answer | BaseException
         try:
             with client:
                 found = self._follow(client, httpx.URL(url))
@@ -87,8 +90,10 @@ class _Question:
             return  # as late as `over` says
         except _Late:
             return
-        except Exception as error:  # noqa: BLE001 -- a thread has nobody to raise it to
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             found = Answer(False, excerpt(f"{type(error).__name__}: {error}", 200))
+        except BaseException as error:  # noqa: BLE001 - raised where it is waited for
+            found = error
         with self._lock:
             self._answer = found
 
