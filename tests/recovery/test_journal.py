@@ -138,6 +138,23 @@ def test_the_open_one_is_found_until_it_has_ended(restores: Path) -> None:
     assert [journal.id for journal in journals(restores)] == [first.id, second.id]
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("plan.json", "[]"),
+        ("journal", _line({"note": "projects"}).decode()),
+        ("journal", _line({"done": 7}).decode()),
+    ],
+)
+def test_what_is_no_record_of_a_restore_is_told_with_its_folder(
+    restores: Path, name: str, text: str
+) -> None:
+    folder = begun(restores).folder
+    (folder / name).write_text(text)
+    with pytest.raises(RestoreError, match=f"the journal {folder} cannot be read"):
+        journals(restores)
+
+
 def test_their_order_is_not_the_clocks(restores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = begun(restores, "02" * 8)
     monkeypatch.setattr(journal_module, "now_ns", lambda: time.time_ns() - HOUR)  # it was set back

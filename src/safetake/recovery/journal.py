@@ -70,7 +70,7 @@ class Journal:
     def order(self) -> int:
         """Higher than that of every restore begun before it, whatever the clock said."""
         try:
-            return int(self.plan["order"] if "order" in self.plan else _time(self.plan))
+            return int(self.plan.get("order") or parse_go_time(str(self.plan.get("time", ""))))
         except (TypeError, ValueError):
             return 0
 
@@ -195,10 +195,6 @@ class Journal:
             self.saved = held
 
 
-def _time(plan: dict[str, Any]) -> int:
-    return parse_go_time(str(plan.get("time", "")))
-
-
 def _append(fd: int, line: bytes) -> None:
     """All of the line durably, or nothing of it. Raises OSError."""
     length = os.fstat(fd).st_size
@@ -280,19 +276,21 @@ def load(folder: Path) -> Journal:
     """A restore's journal, without a torn end. Raises RestoreError."""
     try:
         plan = json.loads((folder / _PLAN).read_text(encoding="utf-8"))
+        if not isinstance(plan, dict):
+            raise ValueError(f"{_PLAN} is no plan")
         path = folder / _JOURNAL
         data = path.read_bytes() if path.exists() else b""
         records, length = parse(data)
-    except (OSError, ValueError) as error:
+        journal = Journal(folder, plan, torn_at=length if length < len(data) else None)
+        for record in records:
+            journal._take(record)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RestoreError(
             f"the journal {folder} cannot be read: {error}",
             hint="when `.safetake-restore-…` lies beside a live store, this restore may not have "
             "ended: what was replaced is in it, and the safety snapshot in the repository; when "
             "none does, move that folder away",
         ) from error
-    journal = Journal(folder, plan, torn_at=length if length < len(data) else None)
-    for record in records:
-        journal._take(record)
     return journal
 
 

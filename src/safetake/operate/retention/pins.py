@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetake.errors import RestoreError
-from safetake.recovery.journal import Journal, load
+from safetake.recovery.journal import Journal, journals
 from safetake.snapshots import FAILED, RUNGS, STORED, SnapshotInfo
 from safetake.state import state_folder
 
@@ -23,6 +23,7 @@ Pins = dict[str, list[str]]
 """By the snapshot's id: why it stays."""
 Source = tuple[str, str]
 """Host and name."""
+_FOR_NOTHING = "what a restore may need is not known, and nothing was removed"
 
 
 def by_source(snapshots: Iterable[SnapshotInfo], now_ns: int) -> dict[Source, list[SnapshotInfo]]:
@@ -136,14 +137,13 @@ def _pin(pins: Pins, name: str, reason: str) -> None:
 
 
 def _journals(restores: Path) -> list[Journal]:
-    found = []
-    for folder in sorted(restores.iterdir()) if restores.is_dir() else ():
-        try:
-            if (folder / "plan.json").is_file():
-                found.append(load(folder))
-                str(found[-1].plan["snapshot"])
-        except (RestoreError, OSError, KeyError, TypeError) as error:
-            raise _unknown(folder, error.__cause__ or error) from error
+    try:
+        found = journals(restores)
+    except RestoreError as error:
+        raise RestoreError(f"{error}: {_FOR_NOTHING}", hint=error.hint) from error
+    for journal in found:
+        if "snapshot" not in journal.plan:
+            raise _unknown(journal.folder, KeyError("snapshot"))
     return found
 
 
@@ -167,9 +167,8 @@ def _cut_off(records: Path) -> list[str]:
     return found
 
 
-def _unknown(path: Path, error: BaseException) -> RestoreError:
+def _unknown(path: Path, error: Exception) -> RestoreError:
     return RestoreError(
-        f"{path} cannot be read ({error}): what a restore may need is not known, "
-        "and nothing was removed",
+        f"{path} cannot be read ({error}): {_FOR_NOTHING}",
         hint="mend it, or move it away when that restore is over",
     )
