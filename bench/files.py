@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from bench.command import BenchError, Run, remove, run
-from bench.tools import PASSWORD
+from bench.tools import safetake_with
 
 FILES = 200_000
 LESS = 4
@@ -51,20 +50,9 @@ def measure(work: Path, scale: float) -> dict[str, Any]:
 
 
 def _measure(folder: Path, count: int) -> dict[str, Run]:
-    from safetake.repository import Repository
-    from safetake.storage import LocalStorage
-
-    live, repository = folder / "live", folder / "repository"
+    live = folder / "live"
     _write(live, count, "as it was")
-    Repository.init(LocalStorage(repository), PASSWORD)
-    os.environ["SAFETAKE_BENCH_PASSWORD"] = PASSWORD
-    config = folder / "safetake.toml"
-    config.write_text(
-        f'[repository]\nlocation = "{repository}"\npassword_env = "SAFETAKE_BENCH_PASSWORD"\n'
-        f'[sources.scripts]\ntype = "files"\npath = "{live}"\n'
-        f'[restore]\nstate = "{folder / "state"}"\n'
-    )
-    command = [sys.executable, "-m", "safetake", "--config", str(config), "--json"]
+    command = safetake_with(folder, f'[sources.scripts]\ntype = "files"\npath = "{live}"')
     done = {"backup": run([*command, "backup"])}
     _write(live, count, "changed since")
     restore = [*command, "restore", "latest"]

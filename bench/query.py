@@ -8,14 +8,13 @@ for another row, so that nothing is answered from an earlier one.
 from __future__ import annotations
 
 import statistics
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from bench.command import remove, run, size_mb
 from bench.generate import database
-from bench.tools import PASSWORD, make_template
+from bench.tools import safetake_with
 
 DATABASE_BYTES = 1_000_000_000
 LOOKUPS = 9
@@ -24,15 +23,11 @@ SQL = "SELECT id, title, length(script) FROM episodes WHERE project_id = {} ORDE
 
 def measure(work: Path, scale: float) -> dict[str, Any]:
     """Back one database up, ask it. Removes everything that it made."""
-    import os
-
     from safetake.backup import run_backup
     from safetake.config import Config, RepositoryConfig, SqliteConfig
     from safetake.connect import open_repository
-    from safetake.repository import Repository
     from safetake.snapshots import find_snapshot, root_nodes
     from safetake.sources.sqlite.query import query
-    from safetake.storage import LocalStorage
 
     folder = work / "query"
     remove(folder)
@@ -40,12 +35,8 @@ def measure(work: Path, scale: float) -> dict[str, Any]:
     try:
         database(folder / "projects.db", int(DATABASE_BYTES * scale), 3)
         repository = folder / "repository"
-        template = make_template(folder)
-        if template is None:
-            Repository.init(LocalStorage(repository), PASSWORD)
-        else:
-            template.rename(repository)
-        os.environ["SAFETAKE_BENCH_PASSWORD"] = PASSWORD
+        section = f'[sources.projects]\ntype = "sqlite"\npath = "{folder / "projects.db"}"'
+        command = safetake_with(folder, section)
         config = Config(
             repository=RepositoryConfig(
                 location=str(repository), password_env="SAFETAKE_BENCH_PASSWORD"
@@ -68,13 +59,8 @@ def measure(work: Path, scale: float) -> dict[str, Any]:
                 seconds.append(time.perf_counter() - started)
                 read.append(reader.fetched_bytes)
                 assert len(rows) == 1
-        file = folder / "safetake.toml"
-        file.write_text(
-            f'[repository]\nlocation = "{repository}"\npassword_env = "SAFETAKE_BENCH_PASSWORD"\n'
-            f'[sources.projects]\ntype = "sqlite"\npath = "{folder / "projects.db"}"\n'
-        )
-        command = [sys.executable, "-m", "safetake", "--config", str(file), "--json", "query"]
-        whole = [run([*command, report.id, "projects", SQL.format(5)]).seconds for _ in range(3)]
+        asked = [*command, "query", report.id, "projects", SQL.format(5)]
+        whole = [run(asked).seconds for _ in range(3)]
         stored = size_mb(repository)
         return {
             "database_mb": round(size_mb(folder / "projects.db"), 1),

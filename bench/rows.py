@@ -14,14 +14,12 @@ came since. The big one has 5 GB, damaged in one of three ways:
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
-import sys
 from pathlib import Path
 from typing import Any
 
 from bench.command import remove, run, size_mb
-from bench.tools import PASSWORD, make_template
+from bench.tools import safetake_with
 
 SMALL_ROWS = 1_000_000
 SMALL_BYTES = 100
@@ -49,24 +47,9 @@ def measure(work: Path, scale: float, big: bool, damage: str = "runs") -> dict[s
 
 
 def _measure(folder: Path, rows: int, width: int, damage: str) -> dict[str, Any]:
-    from safetake.repository import Repository
-    from safetake.storage import LocalStorage
-
     path, repository = folder / "projects.db", folder / "repository"
     _make(path, rows, width, apart=damage == "apart")
-    template = make_template(folder)
-    if template is None:
-        Repository.init(LocalStorage(repository), PASSWORD)
-    else:
-        template.rename(repository)
-    os.environ["SAFETAKE_BENCH_PASSWORD"] = PASSWORD
-    config = folder / "safetake.toml"
-    config.write_text(
-        f'[repository]\nlocation = "{repository}"\npassword_env = "SAFETAKE_BENCH_PASSWORD"\n'
-        f'[sources.projects]\ntype = "sqlite"\npath = "{path}"\n'
-        f'[restore]\nstate = "{folder / "state"}"\n'
-    )
-    command = [sys.executable, "-m", "safetake", "--config", str(config), "--json"]
+    command = safetake_with(folder, f'[sources.projects]\ntype = "sqlite"\npath = "{path}"')
     run([*command, "backup"])
     truth = _damage(path, rows, width, scattered=damage == "scattered")
     look = run([*command, "rows", "latest", "projects"])

@@ -9,6 +9,7 @@ open it with the same scrypt setting.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Protocol
@@ -94,6 +95,27 @@ def make_template(work: Path) -> Path | None:
     env = {"RESTIC_PASSWORD": PASSWORD, "RESTIC_REPOSITORY": str(template)}
     run(["restic", "init", "--repository-version", "2", "--no-cache"], env=env)
     return template
+
+
+def safetake_with(folder: Path, section: str) -> list[str]:
+    """`safetake --json` with one source and an empty repository in `folder / "repository"`. Its
+    password is in the environment."""
+    from safetake.repository import Repository
+    from safetake.storage import LocalStorage
+
+    repository = folder / "repository"
+    template = make_template(folder)
+    if template is None:
+        Repository.init(LocalStorage(repository), PASSWORD)
+    else:
+        template.rename(repository)
+    os.environ["SAFETAKE_BENCH_PASSWORD"] = PASSWORD
+    config = folder / "safetake.toml"
+    config.write_text(
+        f'[repository]\nlocation = "{repository}"\npassword_env = "SAFETAKE_BENCH_PASSWORD"\n'
+        f'{section}\n[restore]\nstate = "{folder / "state"}"\n'
+    )
+    return [sys.executable, "-m", "safetake", "--config", str(config), "--json"]
 
 
 class Safetake(_Restic):
