@@ -70,14 +70,13 @@ class Swap:
 
     def plan(self, moves: Iterable[Move]) -> None:
         """Record the moves durably; nothing is moved yet. Raises RestoreError."""
-        beside = self._work / (MOVES + ".new")
         try:
             self._old.mkdir(mode=0o700, exist_ok=True)
             rows = ([move.live, move.new, move.seen, move.told] for move in moves)
             lines.write(self._work / MOVES, _KIND, rows)
             sync_folder(self._work)
         except OSError as error:
-            raise _failed(str(beside), error) from error
+            raise _failed(str(self._work / MOVES), error) from error
 
     def moves(self) -> Iterator[Move]:
         """What was planned, in its order; nothing when nothing was. Raises RestoreError for a list

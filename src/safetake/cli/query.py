@@ -105,7 +105,7 @@ def _json(settings: Settings, answer: Answer) -> None:
         last = ","
         size += len(pieces[-1])
         if size > PIECE:
-            settings.json = False
+            settings.json = False  # an error has no document of its own any more
             output.write("".join(pieces))
             pieces, size = [], 0
     end = "\n  ]" if last else "]"
